@@ -1,0 +1,1 @@
+"""GAN-based image anomaly detection on Ray."""

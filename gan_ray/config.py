@@ -1,0 +1,186 @@
+"""Configuration: frozen keyword-only dataclasses that refuse unknown keys.
+
+`@config` makes one; `to_dict` and `from_dict` are inverse to each other; `fingerprint` names a
+configuration by its content. The docstring under a field is its help on the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Generic, Literal, TypeVar, dataclass_transform
+
+import pydantic
+
+from gan_ray.errors import ConfigError
+from gan_ray.ranges import Choice, LogUniform
+
+T = TypeVar("T")
+ModelT = TypeVar("ModelT")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def config(cls: type[T]) -> type[T]:
+    """Turn a class into a frozen, keyword-only dataclass whose `from_dict` refuses unknown keys."""
+    cls.__pydantic_config__ = pydantic.ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """Give the configuration as nested plain dicts and lists, ready for JSON and Ray Tune."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return plain
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
+    """Build `cls` from nested plain dicts; inverse of `to_dict`.
+
+    Raises:
+        ConfigError: a key is unknown or a value has the wrong type; names each of them.
+    """
+    try:
+        return pydantic.TypeAdapter(cls).validate_python(dict(data))
+    except pydantic.ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc']) or cls.__name__}: {fault['msg']}"
+            f" (got {fault['input']!r})"
+            for fault in error.errors(include_url=False)
+        )
+        raise ConfigError(f"configuration is not usable: {faults}") from None
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested `changes` over nested `base`; neither is modified."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def fingerprint(value: Any) -> str:
+    """Name a configuration (or any JSON value) by its content: 16 hexadecimal digits."""
+    plain = to_dict(value) if dataclasses.is_dataclass(value) else value
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@config
+class Optimizer:
+    """How a step updates its networks."""
+
+    kind: Literal["adam", "rmsprop"] = "adam"
+    """adam or rmsprop."""
+    lr: Annotated[float, LogUniform(1e-5, 1e-3)] = 2e-4
+    """Learning rate, constant."""
+    betas: tuple[float, float] = (0.5, 0.999)
+    """Adam's decay of the first and the second moment; rmsprop uses the second as its decay."""
+    eps: float = 1e-8
+    """Added to the denominator."""
+
+
+@config
+class DataConfig:
+    """Where the images are and how they become tensors."""
+
+    root: str = ""
+    """Directory, zip of one, or s3://bucket/prefix; empty for embedded data."""
+    source: Literal["folder", "idx", "digits"] = "folder"
+    """Layout of ROOT."""
+    image_size: int = 64
+    """Pixels; images become squares of this side."""
+    channels: Literal[1, 3] = 1
+    """1 (grey) or 3 (RGB)."""
+    fit: Literal["resize", "pad"] = "resize"
+    """resize squashes to a square; pad adds black borders first and keeps the aspect ratio."""
+    normal_class: int | None = None
+    """One-vs-rest sources: the class that is normal."""
+    abnormal_class: int | None = None
+    """One-vs-rest sources: the class that is abnormal, all others being normal."""
+    abnormal_share: float = 0.3
+    """One-vs-rest sources: share of abnormal training images in the unlabeled mix, in [0, 1]."""
+    holdout: float = 0.2
+    """Share of training normals held out, half for selection and half for calibration."""
+    group_pattern: str = ""
+    """Regular expression on the file name whose first group names the patient."""
+    manifest: str = ""
+    """CSV beside or inside ROOT with columns file and group; only these two are read."""
+    flip: bool = False
+    """Mirror training images left-right at random (anatomically wrong for most films)."""
+
+
+@config
+class TrainConfig:
+    """How long, on what and how exactly training runs."""
+
+    images: int = 200_000
+    """Images of the whole training, split over the stages by their shares."""
+    batch_size: Annotated[int, Choice(16, 32, 64, 128)] = 32
+    """Images per global batch, over all workers."""
+    report_every: int = 0
+    """Images between reports (metrics, checkpoint); 0 means a twentieth of the training."""
+    workers: int = 1
+    """Ray Train workers; the global batch is split over them."""
+    use_gpu: bool = False
+    """One GPU (or a fraction, see gpus_per_worker) for each worker."""
+    gpus_per_worker: float = 1.0
+    """GPUs per worker when use_gpu is set; fractions share a GPU."""
+    threads: int = 1
+    """CPU threads per worker; recorded, since results can depend on it in the last bit."""
+    accumulate: int = 1
+    """Parts a worker's share of the batch is cut into to save memory."""
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    """fp32, bf16 (autocast; penalties stay fp32) or fp64 (exactness tests)."""
+    channels_last: bool = False
+    """Memory layout NHWC, faster convolutions on most GPUs and CPUs."""
+    compile: bool = False
+    """torch.compile for networks that are not differentiated twice."""
+    clip_gradient: float = 0.0
+    """Largest gradient norm of a step; 0 means no clipping."""
+    max_failures: int = 3
+    """Worker failures that Ray Train recovers from before it gives up."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints kept (the best one is kept besides)."""
+    select: Literal["aucp", "validation", "last"] = "aucp"
+    """Best checkpoint: by AUCp (no labels), by AUROC on labelled validation images, or the last."""
+    samples: int = 8
+    """Images in the sample grids written at each report; 0 writes none."""
+
+
+@config
+class ScoreConfig:
+    """How evidence becomes a score; a property of the image alone, higher is more abnormal."""
+
+    name: str = ""
+    """Score of the architecture (see `gan-ray architectures`); empty means the paper's."""
+    feature_weight: Annotated[float, LogUniform(1e-2, 1e2)] = 1.0
+    """kappa: weight of the feature distance beside the image distance."""
+    smooth: float = 0.0
+    """Gaussian blur of the anomaly map in pixels; 0 is off."""
+    top: float = 0.0
+    """Score is the mean of this top share of map pixels; 0 takes the score's own reduction."""
+
+
+@config
+class Experiment(Generic[ModelT]):
+    """Everything a training depends on; printed, stored and fingerprinted."""
+
+    architecture: str
+    """Name of the system."""
+    variant: str = ""
+    """Member of the family it was derived from, for the record."""
+    preset: str = "default"
+    """Size it was derived from, for the record."""
+    seed: int = 0
+    """Seed of every random draw."""
+    model: ModelT
+    """The architecture's own settings."""
+    data: DataConfig = DataConfig()
+    """Data settings."""
+    train: TrainConfig = TrainConfig()
+    """Training settings."""
+    score: ScoreConfig = ScoreConfig()
+    """Score settings."""
