@@ -1,0 +1,239 @@
+"""The one training loop, a generator: it trains, and yields a report from time to time.
+
+It knows no architecture, no loss formula and no Ray. What a report means (validate, write a
+checkpoint, tell a cluster) is up to the caller; a test calls `list(fit(...))`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gan_ray.config import TrainConfig
+from gan_ray.detector import Batch, Detector, Stage, Step
+from gan_ray.errors import DivergedError
+from gan_ray.seeds import derive_seed
+from gan_ray.training import distributed
+from gan_ray.training.state import Snapshot, TrainState
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+"""Type of weights and images by `train.precision`; bf16 is autocast over float32 weights."""
+
+
+class Source(Protocol):
+    """Where the rows of global batches come from: a pure function of its arguments."""
+
+    def batch(
+        self, *, stage: str, images: int, size: int, rank: int, world: int
+    ) -> Mapping[str, Tensor]:
+        """Give a rank's rows of the global batch that begins at `images`, on the device."""
+        ...
+
+
+@dataclass(frozen=True)
+class Report:
+    """A pause in training: figures since the last one, and the state as it is now."""
+
+    stage: Stage
+    images: int
+    """Images of the whole training so far."""
+    metrics: Mapping[str, float]
+    """Raw loss terms, `step/term`: mean over the ticks since the last report and over ranks."""
+    state: TrainState
+    finished: bool
+    """Nothing is left to train."""
+
+
+def budgets(stages: tuple[Stage, ...], train: TrainConfig) -> list[int]:
+    """Split `train.images` over the stages by their shares, in whole batches, at least one each."""
+    ticks = [max(1, round(train.images * stage.share / train.batch_size)) for stage in stages]
+    return [count * train.batch_size for count in ticks]
+
+
+def fit(
+    detector: Detector,
+    source: Source,
+    train: TrainConfig,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    resume: Snapshot | None = None,
+) -> Generator[Report, Mapping[str, float] | None, None]:
+    """Train `detector` stage by stage, yielding a `Report` every `train.report_every` images.
+
+    Sending figures of held-out normals into the generator feeds `Stage.until`. Everything random
+    follows from (seed, stage, images, step), so training resumed from a report's checkpoint equals
+    training that never stopped, bit for bit. Reseeds torch's global generators.
+
+    Raises:
+        DivergedError: a term stopped being finite, seen at the next report.
+    """
+    device = torch.device(device)
+    layout = torch.channels_last if train.channels_last else torch.preserve_format
+    detector.to(device=device, dtype=PRECISIONS[train.precision])
+    detector.to(memory_format=layout)  # type: ignore[call-overload]
+    distributed.broadcast_(detector)
+    state = TrainState(detector)
+    limits = budgets(state.stages, train)
+    interval = train.report_every or math.ceil(sum(limits) / 20)
+    figures: Mapping[str, float] | None = None
+    if resume is not None:
+        state.restore(resume)
+        figures = resume.figures
+    while True:
+        stage, limit = state.stage, limits[state.index]
+        last = state.index + 1 == len(state.stages)
+        stop = stage.until is not None and bool(figures) and stage.until(figures or {})
+        if state.stage_images >= limit or stop:
+            if last:
+                return
+            state.next_stage()
+            figures = None
+            continue
+        metrics = _until_report(state, source, train, seed, device, limit, interval)
+        finished = last and state.stage_images >= limit
+        figures = yield Report(stage, state.images, metrics, state, finished)
+
+
+def _until_report(
+    state: TrainState,
+    source: Source,
+    train: TrainConfig,
+    seed: int,
+    device: torch.device,
+    limit: int,
+    interval: int,
+) -> dict[str, float]:
+    stage, size = state.stage, train.batch_size
+    state.set_modes()
+    _compile(state, train)
+    totals = _Totals(device)
+    while True:
+        tick = state.stage_images // size + 1
+        parts = [
+            source.batch(
+                stage=stage.name,
+                images=state.stage_images,
+                size=size,
+                rank=distributed.rank() * train.accumulate + part,
+                world=distributed.world_size() * train.accumulate,
+            )
+            for part in range(train.accumulate)
+        ]
+        for number, step in enumerate(stage.steps):
+            if tick % step.every == 0:
+                draw = derive_seed(seed, stage.name, state.stage_images, number)
+                terms = _update(state, step, parts, train, draw, state.stage_images / limit)
+                totals.add(step.name, terms, state.stage_images + size)
+                if step.after is not None and step.after(_averaged(terms)):
+                    state.forget_optimizer(step.name)
+        state.average.update(state.detector)
+        before = state.images // interval
+        state.stage_images += size
+        state.images += size
+        if state.images // interval > before or state.stage_images >= limit:
+            distributed.average_buffers_(state.detector)
+            return totals.means(stage.name)
+
+
+def _update(
+    state: TrainState,
+    step: Step,
+    parts: list[Mapping[str, Tensor]],
+    train: TrainConfig,
+    draw: int,
+    progress: float,
+) -> dict[str, Tensor]:
+    """Run one optimiser step; give its raw terms, detached."""
+    detector, device = state.detector, next(iter(parts[0].values())).device
+    parameters = [p for name in step.trains for p in detector.networks[name].parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+        parameter.grad = None
+    terms: dict[str, Tensor] = {}
+    for part, rows in enumerate(parts):
+        rank = distributed.rank() * len(parts) + part
+        batch = Batch(
+            rows,
+            seed=draw,
+            rank=rank,
+            world=distributed.world_size() * len(parts),
+            progress=progress,
+            mean_over_ranks=distributed.mean_over_ranks,
+        )
+        torch.manual_seed(derive_seed(draw, rank))  # dropout, and whatever else draws by itself
+        with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
+            raw = step.loss(batch)
+            total = sum(detector.weights[name] * term for name, term in raw.items())
+        (total / len(parts)).backward()  # type: ignore[union-attr]
+        for name, term in raw.items():
+            terms[name] = terms.get(name, 0) + term.detach() / len(parts)
+    distributed.average_gradients_(parameters)
+    if train.clip_gradient > 0:
+        torch.nn.utils.clip_grad_norm_(parameters, train.clip_gradient)
+    state.optimizers[step.name].step()
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    torch.manual_seed(draw)  # a hook that re-initialises networks must do so alike on all ranks
+    return terms
+
+
+def _averaged(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    values = torch.stack([term.double() for term in terms.values()])
+    distributed.mean_([values])
+    return dict(zip(terms, values.tolist(), strict=True))
+
+
+def _compile(state: TrainState, train: TrainConfig) -> None:
+    """Compile what the stage runs, except networks that a step differentiates twice."""
+    if train.compile:
+        twice = {name for step in state.stage.steps if step.second_order for name in step.trains}
+        for name, network in state.detector.networks.items():
+            if name not in twice:
+                network.compile()
+
+
+class _Totals:
+    """Sums of the terms since the last report; they stay on the device until it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._bad: dict[str, Tensor] = {}
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, step: str, terms: Mapping[str, Tensor], images: int) -> None:
+        """Add a step's terms; remember the images at which each first stopped being finite."""
+        values = torch.stack([term.double() for term in terms.values()])
+        never = torch.full_like(values, torch.inf)
+        if step not in self._sums:
+            self._names[step], self._counts[step] = list(terms), 0
+            self._sums[step], self._bad[step] = torch.zeros_like(values), never
+        self._sums[step] += values
+        self._counts[step] += 1
+        first = torch.where(values.isfinite(), never, torch.full_like(values, images))
+        self._bad[step] = torch.minimum(self._bad[step], first)
+
+    def means(self, stage: str) -> dict[str, float]:
+        """Give the mean of every term over ticks and ranks, or raise `DivergedError`."""
+        distributed.mean_(self._sums.values())
+        metrics: dict[str, float] = {}
+        faults: list[tuple[float, str, str, float]] = []
+        for step, names in self._names.items():
+            distributed.minimum_(self._bad[step])
+            means = (self._sums[step] / self._counts[step]).tolist()
+            for term, mean, bad in zip(names, means, self._bad[step].tolist(), strict=True):
+                metrics[f"{step}/{term}"] = mean
+                if math.isfinite(bad):
+                    faults.append((bad, step, term, mean))
+        if faults:
+            images, step, term, value = min(faults, key=lambda fault: fault[0])
+            raise DivergedError(stage=stage, step=step, term=term, images=int(images), value=value)
+        return metrics
