@@ -1,0 +1,155 @@
+"""Two gloo processes on halves of a global batch equal one process on the whole."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from torch import nn
+
+from gan_ray import experiment
+from gan_ray.config import Optimizer, TrainConfig, config
+from gan_ray.detector import Batch, Detector, Evidence, ImageSpec, Stage, Step
+from gan_ray.losses.adversarial import critic_loss, generator_loss
+from gan_ray.losses.penalties import gradient_penalty
+from gan_ray.training import distributed
+from gan_ray.training.loop import fit
+from tests.conformance import SmoothSource, source_of, tiny
+
+STEPS = 50
+
+
+@config
+class Weights:
+    discrimination: float = 1.0
+    gradient_penalty: float = 10.0
+    adversarial: float = 1.0
+    spread: float = 1.0
+
+
+@config
+class NormConfig:
+    weights: Weights = Weights()
+    norm: str = "instance"
+
+
+class NormGame(Detector):
+    """A small WGAN-GP whose generator and critic use the norm under test.
+
+    `spread` is a squared mean over the batch: not a mean over samples.
+    """
+
+    Config = NormConfig
+
+    def __init__(self, settings: NormConfig, image: ImageSpec) -> None:
+        super().__init__(settings, image)
+
+        def norm(channels: int) -> nn.Module:
+            if settings.norm == "instance":
+                return nn.InstanceNorm2d(channels, affine=True)
+            return nn.GroupNorm(2, channels)
+
+        def network(inside: int, outside: int) -> nn.Module:
+            # No bias before the norm: it cancels, its gradient is rounding noise, and Adam scales
+            # noise to full steps, differently on every summation order.
+            return nn.Sequential(
+                nn.Conv2d(inside, 4, 3, padding=1, bias=False), norm(4), nn.LeakyReLU(0.2),
+                nn.Conv2d(4, outside, 3, padding=1),
+            )  # fmt: skip
+
+        self.networks["generator"] = network(1, 1)
+        self.networks["critic"] = network(1, 1)
+
+    def stages(self) -> tuple[Stage, ...]:
+        adam = Optimizer(lr=1e-3)
+        critic = Step("critic", ("critic",), self._critic, adam, second_order=True)
+        return (Stage("gan", (critic, Step("generator", ("generator",), self._generator, adam))),)
+
+    def _critic(self, batch: Batch):
+        real, critic = batch["normal"], self.networks["critic"]
+        fake = self.networks["generator"](batch.gaussian(*real.shape[1:])).detach()
+        mix = batch.uniform()
+        return {
+            "discrimination": critic_loss(critic(real), critic(fake)),
+            "gradient_penalty": gradient_penalty(critic, real, fake, mix),
+        }
+
+    def _generator(self, batch: Batch):
+        fake = self.networks["generator"](batch.gaussian(*batch["normal"].shape[1:]))
+        spread = batch.mean_over_ranks(fake.mean()).square()
+        return {"adversarial": generator_loss(self.networks["critic"](fake)), "spread": spread}
+
+    def evidence(self, images, labels=None) -> Evidence:
+        return Evidence()
+
+
+def game(norm: str):
+    torch.manual_seed(0)
+    train = TrainConfig(images=8 * STEPS, batch_size=8, precision="fp64")
+    source = SmoothSource(("normal",), 8, 1, torch.float64)
+    return NormGame(NormConfig(norm=norm), ImageSpec(size=8, channels=1)), source, train
+
+
+def brainomaly(_: str):
+    settings = tiny("brainomaly", precision="fp64")
+    size = settings.train.batch_size
+    train = dataclasses.replace(settings.train, images=size * STEPS)
+    return experiment.build_detector(settings), source_of(settings, torch.float64), train
+
+
+MAKE = {"instance": game, "group": game, "brainomaly": brainomaly}
+
+
+def run(which: str) -> dict[str, torch.Tensor]:
+    detector, source, train = MAKE[which](which)
+    for report in fit(detector, source, train, seed=1):
+        distributed.assert_in_sync(report.state.detector)
+        metrics = report.metrics
+    figures = {f"metric/{k}": torch.tensor(v, dtype=torch.float64) for k, v in metrics.items()}
+    return {k: v.contiguous() for k, v in detector.state_dict().items()} | figures
+
+
+def _rank(rank: int, which: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    result = run(which)
+    if rank == 0:
+        safetensors.torch.save_file(result, f"{folder}/two.safetensors")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("which", MAKE)
+def test_two_ranks_equal_one_process_on_the_same_global_batch(which: str, tmp_path: Path):
+    torch.multiprocessing.spawn(_rank, (which, str(tmp_path)), nprocs=2)
+    two = safetensors.torch.load_file(tmp_path / "two.safetensors")
+    one = run(which)
+    detector, *_ = MAKE[which](which)
+    start = detector.double().state_dict()
+    assert max((one[k] - v).abs().max() for k, v in start.items() if v.is_floating_point()) > 1e-3
+    for key, value in one.items():
+        assert (two[key] - value).abs().max() <= 1e-9, key
+
+
+def _disagree(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    network = nn.Linear(2, 2)
+    torch.nn.init.constant_(network.weight, 1.0 + rank * 1e-7)
+    try:
+        distributed.assert_in_sync(network)
+    except AssertionError as error:
+        Path(folder, f"caught{rank}").write_text(str(error))
+    distributed.broadcast_(network)
+    distributed.assert_in_sync(network)
+    dist.destroy_process_group()
+
+
+def test_ranks_that_disagree_are_found(tmp_path: Path):
+    torch.multiprocessing.spawn(_disagree, (str(tmp_path),), nprocs=2)
+    assert [(tmp_path / f"caught{r}").read_text() for r in range(2)] == [
+        "ranks disagree on 'weight'"
+    ] * 2
