@@ -1,0 +1,56 @@
+"""What all tests share: the environment, the real data, one local Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before anything imports Ray or torch: the cluster of the tests is local and open on loopback.
+os.environ.update(
+    RAY_AUTH_MODE="disabled",
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_DEDUP_LOGS="0",
+    RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
+    RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0",
+    RAY_TRAIN_METRICS_ENABLED="0",
+    RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION="0",
+    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    OMP_NUM_THREADS="1",
+    MPLBACKEND="Agg",
+    NO_COLOR="1",
+)
+
+import pytest
+
+from tests.s3_server import s3, s3_server  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Root of the real data sets; tests that want them skip where there are none."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    root = Path(os.environ.get("GAN_RAY_TEST_DATA", default))
+    if not root.is_dir():
+        pytest.skip("no real data sets here: set GAN_RAY_TEST_DATA to their folder")
+    return root
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_server):  # noqa: F811
+    """One local cluster for the whole session; eight logical CPUs, so that nothing can starve.
+
+    Its processes inherit the way to the S3 server, as those of `cluster.connect` are told it.
+    """
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        object_store_memory=200 * 2**20,
+        _node_ip_address="127.0.0.1",
+        logging_level="ERROR",
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()

@@ -1,0 +1,100 @@
+"""A small HTTP proxy before a real server, which answers some requests badly on demand."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+SLOW_DOWN = (
+    b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+)
+CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code><Message>conflict</Message></Error>"
+
+
+class ChaosProxy(ThreadingHTTPServer):
+    """Takes one fault of `faults` per request: "503", "409", "reset", "truncate", "lost" or "".
+
+    "truncate" breaks off in the middle of the answer's body; "lost" carries the request out and
+    then hides the answer.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.upstream = urlsplit(upstream).netloc
+        self.faults: deque[str] = deque()
+        self.requests: list[str] = []
+        self.busy, self.busiest, self.lock = 0, 0, threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: ChaosProxy
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        proxy = self.server
+        with proxy.lock:
+            fault = proxy.faults.popleft() if proxy.faults else ""
+            proxy.requests.append(f"{self.command} {self.path} {fault}".strip())
+        if fault == "503":
+            return self._answer(503, SLOW_DOWN)
+        if fault == "409":
+            return self._answer(409, CONFLICT)
+        if fault == "reset":
+            return self._hang_up()
+        upstream = http.client.HTTPConnection(proxy.upstream, timeout=30)
+        upstream.request(self.command, self.path, body, dict(self.headers))
+        answer = upstream.getresponse()
+        content = answer.read()
+        upstream.close()
+        if fault == "lost":
+            return self._hang_up()
+        kept = content[: len(content) // 2] if fault == "truncate" else content
+        length = answer.headers.get("Content-Length", str(len(content)))
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        self.wfile.write(kept)
+        return self._hang_up() if fault == "truncate" else None
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+
+
+@contextmanager
+def chaos(upstream: str) -> Iterator[ChaosProxy]:
+    """Run the proxy on a free loopback port."""
+    proxy = ChaosProxy(upstream)
+    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.shutdown()
+        thread.join()
+        proxy.server_close()
