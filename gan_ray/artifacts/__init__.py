@@ -1,0 +1,1 @@
+"""Bundles: what is trained once and served for years."""

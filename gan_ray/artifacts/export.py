@@ -1,0 +1,233 @@
+"""From a run to a bundle, through a gate: what was trained and what is shipped score alike."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gan_ray.artifacts.bundle import Bundle, load_bundle, write_bundle
+from gan_ray.artifacts.folder import new_folder, refuse_existing
+from gan_ray.artifacts.golden import Golden, golden_images
+from gan_ray.artifacts.manifest import Manifest, Training, software
+from gan_ray.config import Experiment, to_dict
+from gan_ray.data.sources import load_training
+from gan_ray.data.transforms import preprocessing_hash
+from gan_ray.detector import Detector
+from gan_ray.errors import ArtifactError, ConfigError, unknown
+from gan_ray.scoring.calibration import Calibration, calibrate
+from gan_ray.scoring.scorer import Scorer
+from gan_ray.scoring.scores import make_score
+from gan_ray.training.run import Checkpoint, RunFolder, load_detector
+
+TOLERANCE = 1e-4
+"""Largest difference between two scores of one image that counts as none."""
+FPR = 0.05
+"""False-positive rate where none is stated."""
+
+_FORMATS = ("safetensors",)
+_PARITY_IMAGES = 200
+_THRESHOLD = "threshold.json"
+
+
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    checkpoint: Checkpoint = "best",
+    name: str | None = None,
+    version: str = "1",
+    fpr: float | None = None,
+    formats: str = "safetensors",
+    device: str = "cpu",
+) -> Path:
+    """Write the bundle of a run's checkpoint to the folder `out`, as a whole or not at all.
+
+    The threshold is set on held-out normals that neither training nor selection saw, for `fpr`;
+    left out, it is the rate of the last `gan-ray calibrate`, or 0.05. Up to 200 of these images and
+    the golden images are then scored by the trained detector and by the bundle read back.
+
+    Raises:
+        ArtifactError: a score differs by more than 1e-4 or a decision flips (nothing is left
+            behind), `out` exists, or the run has no usable checkpoint.
+        ConfigError: an unknown format, other data than the run's, or too few held-out normals for
+            `fpr`.
+    """
+    for format_ in formats.split(","):
+        if format_ not in _FORMATS:
+            raise ConfigError(unknown("bundle format", format_, _FORMATS))
+    refuse_existing(Path(out))
+    trained = _open(run, checkpoint, device)
+    calibration = _calibrate(trained, trained.stated_rate if fpr is None else fpr)
+    images = golden_images(trained.detector.image)
+    golden = Golden(images, trained.scorer.score_images(images).scores)
+    manifest = _describe(trained, name or trained.experiment.architecture, version, calibration)
+    with new_folder(Path(out)) as draft:
+        write_bundle(draft, trained.detector, manifest, golden=golden)
+        shipped = Scorer.from_bundle(load_bundle(draft), device=device)
+        for what, rows in {"held-out normals": trained.sample, "golden images": images}.items():
+            expected, found = (s.score_images(rows).scores for s in (trained.scorer, shipped))
+            _same(what, expected, found, calibration)
+    return Path(out)
+
+
+def calibrate_run(
+    run: str | Path, fpr: float = FPR, *, checkpoint: Checkpoint = "best", device: str = "cpu"
+) -> Calibration:
+    """Set the threshold of a run's checkpoint on its held-out normals; writes `threshold.json`.
+
+    The file holds `value`, `fpr` and `images` (number of normals) as `evaluation.json` does, the
+    checkpoint by its images of training, and the whole calibration.
+
+    Raises:
+        ConfigError: other data than the run's, or too few held-out normals for `fpr`.
+    """
+    trained = _open(run, checkpoint, device)
+    calibration = _calibrate(trained, fpr)
+    summary = {"value": calibration.threshold, "fpr": fpr, "images": calibration.images}
+    details = {"checkpoint": trained.images, "calibration": to_dict(calibration)}
+    trained.folder.put_json(_THRESHOLD, summary | details)
+    return calibration
+
+
+def verify(bundle: str | Path, *, device: str = "cpu") -> dict[str, Any]:
+    """Check a bundle as a whole: schema, digests, weights, and the scores of its golden images.
+
+    Raises:
+        ArtifactError: something is not as it was exported.
+    """
+    loaded = load_bundle(bundle)
+    difference = replay(loaded, Scorer.from_bundle(loaded, device=device))
+    manifest = loaded.manifest
+    return {
+        "bundle": manifest.reference,
+        "digest": manifest.digest,
+        "schema": manifest.schema_version,
+        "architecture": manifest.architecture,
+        "files": sorted(manifest.files),
+        "golden_images": len(loaded.golden.images),
+        "max_score_difference": difference,
+    }
+
+
+def replay(bundle: Bundle, scorer: Scorer) -> float:
+    """Score the golden images again; give the largest difference from the exported scores.
+
+    Raises:
+        ArtifactError: it is above 1e-4.
+    """
+    found = scorer.score_images(bundle.golden.images).scores
+    return _same(f"golden images of {bundle.manifest.reference}", bundle.golden.scores, found)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A run's checkpoint with what it takes to score and to describe it."""
+
+    folder: RunFolder
+    checkpoint: Checkpoint
+    detector: Detector
+    experiment: Experiment[Any]
+    images: int
+    scorer: Scorer
+    held_out: np.ndarray
+    fingerprint: str
+
+    @property
+    def sample(self) -> np.ndarray:
+        """At most 200 of the held-out normals, evenly spread."""
+        step = -(-len(self.held_out) // _PARITY_IMAGES)
+        sample: np.ndarray = self.held_out[:: max(1, step)]
+        return sample
+
+    @property
+    def stated_rate(self) -> float:
+        """The false-positive rate of the last `calibrate`, if there was one."""
+        stored = self.folder.get_json(_THRESHOLD)
+        return FPR if stored is None else float(stored["fpr"])
+
+    @property
+    def selection(self) -> str:
+        """How the checkpoint was chosen, in words."""
+        chosen = self.folder.get_json("selection.json")
+        if self.checkpoint == "last" or chosen is None:
+            return "the last checkpoint"
+        return str(chosen["reason"])
+
+
+def _open(run: str | Path, checkpoint: Checkpoint, device: str) -> _Trained:
+    folder = RunFolder(run)
+    detector, experiment, images = load_detector(folder, checkpoint)
+    data = load_training(experiment.data)
+    trained_on = (folder.get_json("environment.json") or {}).get("data", data.fingerprint)
+    if trained_on != data.fingerprint:
+        raise ConfigError(
+            f"{folder.uri} was trained on other data (fingerprint {trained_on}, now "
+            f"{data.fingerprint}): its held-out normals are not known. Put the same images back "
+            f"at --data.root {experiment.data.root}, or train again"
+        )
+    score = make_score(experiment.score, detector)
+    return _Trained(
+        folder=folder,
+        checkpoint=checkpoint,
+        detector=detector,
+        experiment=experiment,
+        images=images,
+        scorer=Scorer(detector, score, fit=experiment.data.fit, device=device),
+        held_out=data.calibrate.images,
+        fingerprint=data.fingerprint,
+    )
+
+
+def _calibrate(trained: _Trained, fpr: float) -> Calibration:
+    scores = trained.scorer.score_images(trained.held_out).scores
+    return calibrate(scores, fpr, trained.scorer.score_images(trained.sample, maps=True).maps)
+
+
+def _describe(trained: _Trained, name: str, version: str, calibration: Calibration) -> Manifest:
+    experiment, detector = trained.experiment, trained.detector
+    reports = trained.folder.metrics()
+    report = next((row for row in reports if row["images"] == trained.images), {})
+    score = replace(experiment.score, name=experiment.score.name or detector.scores[0])
+    figures = {key: value for key, value in report.items() if key.startswith("val/")}
+    return Manifest(
+        name=name,
+        version=version,
+        architecture=experiment.architecture,
+        experiment=to_dict(experiment),
+        image=detector.image,
+        fit=experiment.data.fit,
+        preprocessing=preprocessing_hash(detector.image, experiment.data.fit),
+        score=to_dict(score),
+        calibration=to_dict(calibration),
+        data_fingerprint=trained.fingerprint,
+        metrics={key: value for key, value in figures.items() if math.isfinite(value)},
+        passes_per_image=detector.passes_per_image,
+        software=software(),
+        training=Training(
+            images=trained.images, stage=report.get("stage", ""), selection=trained.selection
+        ),
+        files={},
+    )
+
+
+def _same(
+    what: str, expected: np.ndarray, found: np.ndarray, calibration: Calibration | None = None
+) -> float:
+    difference = float(np.abs(expected - found).max())
+    flips = 0
+    if calibration is not None:
+        # The threshold is some image's own score, where a last bit can decide and means nothing.
+        equal = np.isclose(expected, found, rtol=1e-6, atol=0)
+        flipped = calibration.abnormal(expected) != calibration.abnormal(found)
+        flips = int((flipped & ~equal).sum())
+    if not difference <= TOLERANCE or flips:
+        raise ArtifactError(
+            f"{what}: scores changed; the largest difference is {difference:.3g} (allowed: "
+            f"{TOLERANCE:g}) and {flips} of {len(expected)} decisions flipped. Use the library "
+            "versions the bundle was made with, or export the run again"
+        )
+    return difference
