@@ -17,11 +17,11 @@ import numpy as np
 
 from gan_ray.artifacts.bundle import Bundle, load_bundle, read_verified
 from gan_ray.artifacts.manifest import MANIFEST
-from gan_ray.cluster import connect, storage_environment
+from gan_ray.cluster import connect
 from gan_ray.errors import ClusterError, ConfigError, GanRayError
 from gan_ray.scoring.ledger import Job, Plan, commit, done, read_rows, settle
 from gan_ray.scoring.scorer import FileResult, Scorer
-from gan_ray.storage import Entry, ObjectUnusable, open_store
+from gan_ray.storage import Entry, ObjectUnusable, environment, open_store
 
 __all__ = ["IMAGE_SUFFIXES", "read_rows", "score_prefix"]
 
@@ -218,7 +218,7 @@ def _score_shards(
         num_cpus=1,
         max_restarts=-1,
         max_task_retries=_LIVES,
-        runtime_env={"env_vars": storage_environment()},
+        runtime_env={"env_vars": environment()},
     )
     shared = ray.put(dict(files))
     actors = [actor_class.remote(shared, plan.job, sink) for _ in range(count)]

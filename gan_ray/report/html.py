@@ -1,0 +1,192 @@
+"""The report: runs, evaluations and sweeps on one page that needs neither network nor script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from gan_ray.errors import StorageError
+from gan_ray.report import charts, pictures, words
+from gan_ray.report.sources import Evaluation, Run, Search, read
+
+_TRIALS = 10
+
+
+def write_report(
+    paths: Sequence[Path | str], out: Path | str, *, title: str = "Anomaly detection report"
+) -> Path:
+    """Write one self-contained HTML page about runs, evaluations and sweeps; gives its path.
+
+    Each of `paths` is a folder, an `s3://` prefix or a json file in one. The same input gives the
+    same bytes. Evaluations come first, then trainings, then searches, each in the order given.
+
+    Raises:
+        ConfigError: no path, or one that holds nothing to report.
+        ArtifactError: a file that is damaged or of another schema.
+        StorageError: a place that cannot be read or written.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    sources = [source for path in paths for source in read(path)]
+    page = Environment(
+        loader=PackageLoader("gan_ray", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page.filters.update(
+        number=words.number,
+        fixed=words.fixed,
+        bounds=words.bounds,
+        model=words.model_name,
+        heading=words.metric_heading,
+        verdict=words.verdict,
+    )
+    text = page.get_template("page.html").render(
+        title=title,
+        metrics=words.METRICS,
+        evaluations=[_evaluation(s) for s in sources if isinstance(s, Evaluation)],
+        runs=[_run(source) for source in sources if isinstance(source, Run)],
+        searches=[_search(source) for source in sources if isinstance(source, Search)],
+    )
+    out = Path(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write the report to {out}: {error}") from None
+    return out
+
+
+def _evaluation(source: Evaluation) -> dict[str, Any]:
+    models, baselines = source.content["models"], source.content.get("baselines", [])
+    everything = [*models, *baselines]
+    return {
+        "name": source.name,
+        "data": source.content["data"],
+        "models": [_model(model, index, source) for index, model in enumerate(models)],
+        "everything": everything,
+        "baselines": baselines,
+        "columns": words.metric_keys(everything),
+        "sublabels": {
+            name: figures["images"]
+            for m in everything
+            for name, figures in m["by_sublabel"].items()
+        },
+        "paired": _by_metric(source.content.get("paired", [])),
+        "forest": Markup(charts.forest(models, baselines)),
+        "roc": Markup(charts.roc(models, baselines)),
+    }
+
+
+def _by_metric(paired: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    metrics = dict.fromkeys(pair["metric"] for pair in paired)
+    return {metric: [pair for pair in paired if pair["metric"] == metric] for metric in metrics}
+
+
+def _model(model: Mapping[str, Any], index: int, source: Evaluation) -> dict[str, Any]:
+    counts, threshold, scale = words.counts(model), model.get("threshold"), model.get("map_range")
+    p_values = dict(
+        zip(model["scores"]["ids"], model["scores"].get("p_values") or [], strict=False)
+    )
+    gallery = []
+    for outcome, (heading, meaning) in words.OUTCOMES.items():
+        cases = [
+            {
+                **case,
+                "p_value": p_values.get(case["id"]),
+                "pictures": list(_pictures(model, index, case["row"], source)),
+            }
+            for case in model["cases"]
+            if case["outcome"] == outcome
+        ]
+        count = counts[outcome] if counts else len(cases)
+        gallery.append({"outcome": outcome, "heading": heading, "meaning": meaning,
+                        "cases": cases, "count": count})  # fmt: skip
+    return {
+        "model": model,
+        "counts": counts,
+        "promise": words.threshold_promise(**threshold) if threshold else None,
+        "outcome": words.threshold_outcome(model, counts) if counts else None,
+        "histogram": Markup(charts.histogram(model)),
+        "boxes": Markup(charts.boxes(model)),
+        "gallery": gallery,
+        "scale": pictures.scale(*scale) if scale and f"maps_{index}" in source.cases else None,
+    }
+
+
+def _pictures(
+    model: Mapping[str, Any], index: int, row: int, source: Evaluation
+) -> Iterator[tuple[str, str, int]]:
+    """Give what cases.npz holds of a case: caption, `data:` address and size in pixels."""
+    kinds = ("images", "reconstructions", "maps")
+    image, reconstruction, heat = (source.cases.get(f"{kind}_{index}") for kind in kinds)
+    if image is None:
+        return
+    size = image.shape[1]
+    yield "image", pictures.png(image[row]), size
+    if reconstruction is not None:
+        yield "as if normal", pictures.png(reconstruction[row]), size
+    if heat is not None and model.get("map_range"):
+        yield (
+            "difference",
+            pictures.png(pictures.overlay(image[row], heat[row], *model["map_range"])),
+            size,
+        )
+
+
+def _run(source: Run) -> dict[str, Any]:
+    last = source.metrics[-1] if source.metrics else {}
+    speeds = [r["images_per_second"] for r in source.metrics if "images_per_second" in r]
+    samples = [(_stem(stem), pictures.embed(file)) for stem, file in source.samples]
+    return {
+        "name": source.name,
+        "experiment": source.experiment,
+        "settings": list(_leaves(source.experiment)),
+        "environment": list(_leaves(source.environment)),
+        "last": last,
+        "seconds": sum(report.get("seconds", 0.0) for report in source.metrics),
+        "selection": source.selection,
+        "speed": float(np.median(speeds)) if speeds else None,
+        "promise": _promise(source.threshold) if source.threshold else None,
+        "curves": [Markup(chart) for chart in charts.curves(source.metrics)],
+        "samples": samples,
+    }
+
+
+def _promise(threshold: Mapping[str, Any]) -> str:
+    return words.threshold_promise(
+        threshold["value"],
+        fpr=threshold["fpr"],
+        images=threshold["images"],
+        upper=threshold["calibration"]["bound"]["upper"],
+    )
+
+
+def _search(source: Search) -> dict[str, Any]:
+    content = source.content
+    scored = [t for t in content["trials"] if t.get("value") is not None]
+    ranked = sorted(scored, key=lambda trial: (-trial["value"], trial["number"]))[:_TRIALS]
+    return {
+        "name": source.name,
+        "content": content,
+        "ranked": [{**trial, "settings": list(_leaves(trial["params"]))} for trial in ranked],
+        "history": Markup(charts.search_history(content)) if scored else None,
+    }
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _stem(stem: str) -> str:
+    return f"{words.number(int(stem))} images" if stem.isdigit() else stem.replace("_", " ")

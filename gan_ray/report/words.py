@@ -1,0 +1,140 @@
+"""Numbers in words that a reader who trains no networks understands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+OUTCOMES = {
+    "miss": ("Missed", "abnormal, judged normal"),
+    "false_alarm": ("False alarms", "normal, judged abnormal"),
+    "hit": ("Found", "abnormal, judged abnormal"),
+    "correct_pass": ("Passed", "normal, judged normal"),
+}
+"""The four outcomes in reading order, failures first: title and meaning."""
+
+METRICS = {
+    "image_auroc": ("AUROC", "the chance that an abnormal image scores above a normal one"),
+    "image_ap": ("Average precision", "precision averaged over all sensitivities"),
+    "pixel_auroc": ("Pixel AUROC", "the AUROC of the heat map's pixels against the mask"),
+    "pixel_ap": ("Pixel AP", "the average precision of the heat map's pixels against the mask"),
+    "sensitivity": ("Sensitivity", "share of abnormal images that are flagged"),
+    "specificity": ("Specificity", "share of normal images that are passed"),
+    "precision": ("Precision", "share of flagged images that are abnormal"),
+    "f1": ("F1", "harmonic mean of sensitivity and precision"),
+}
+"""Known metrics in the order of the table: heading and meaning."""
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Give a number as a reader wants it: three significant digits, or a dash for none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "–" if value is None else str(value)
+    if not math.isfinite(value):
+        return "–" if math.isnan(value) else ("∞" if value > 0 else "−∞")
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}".replace(",", "\u202f").replace("-", "−")
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def share(value: float) -> str:
+    """Give a share in [0, 1] as a percentage: 0.05 is `5 %`, 0.1394 is `13.9 %`."""
+    return f"{round(100 * value, 1 if value >= 0.01 else 3):g}\u00a0%"
+
+
+def fixed(value: float, *, sign: bool = False) -> str:
+    """Give a metric with three decimals: 0.953, or with its `sign`: +0.021."""
+    return f"{value:{'+' if sign else ''}.3f}".replace("-", "−")
+
+
+def bounds(metric: Mapping[str, float]) -> str:
+    """Give the 95 % interval of a metric: `0.921–0.978`."""
+    return f"{fixed(metric['low'])}–{fixed(metric['high'])}"
+
+
+def interval(metric: Mapping[str, float]) -> str:
+    """Give a metric with its 95 % interval: `0.953 (0.921–0.978)`."""
+    return f"{fixed(metric['value'])} ({bounds(metric)})"
+
+
+def model_name(model: Mapping[str, Any]) -> str:
+    """Name a model or baseline: `name@version`, or the name alone where there is no version."""
+    version = model.get("version")
+    return f"{model['name']}@{version}" if version else str(model["name"])
+
+
+def counts(model: Mapping[str, Any]) -> dict[str, int] | None:
+    """Count the four outcomes of a model on the test images, or None when it has no threshold."""
+    value = (model.get("threshold") or {}).get("value")
+    if value is None:
+        return None
+    pairs = list(zip(model["scores"]["labels"], model["scores"]["values"], strict=True))
+    return {
+        "miss": sum(label == 1 and score <= value for label, score in pairs),
+        "false_alarm": sum(label == 0 and score > value for label, score in pairs),
+        "hit": sum(label == 1 and score > value for label, score in pairs),
+        "correct_pass": sum(label == 0 and score <= value for label, score in pairs),
+    }
+
+
+def threshold_promise(value: float, *, fpr: float, images: int, upper: float | None = None) -> str:
+    """Say what a threshold promises about normal images.
+
+    `images` is how many held-out normals it was set on; `upper` the rate that 95 % of such sets
+    stay below, where it is known.
+    """
+    text = (
+        f"An image is flagged as abnormal when its score is above {number(value)}. The threshold"
+        f" was set on {images} normal images held out from training, so that on average at most"
+        f" {share(fpr)} of normal images like them are flagged"
+    )
+    sure = f"; with 95\u00a0% certainty at most {share(upper)}" if upper is not None else ""
+    return f"{text}{sure}."
+
+
+def threshold_outcome(model: Mapping[str, Any], outcomes: Mapping[str, int]) -> str:
+    """Say what a model's threshold did on the test images, and whether its promise held there."""
+    specificity, sensitivity = (model["metrics"].get(k) for k in ("specificity", "sensitivity"))
+    flagged = _counted(outcomes["false_alarm"], outcomes["correct_pass"], specificity, invert=True)
+    found = _counted(outcomes["hit"], outcomes["miss"], sensitivity)
+    text = (
+        f"On the test images it flags {flagged[0]} normal images ({flagged[1]}) and finds"
+        f" {found[0]} abnormal ones ({found[1]})."
+    )
+    if specificity and 1.0 - specificity["high"] > model["threshold"]["fpr"]:
+        text += (
+            " That is more false alarms than promised on average: the threshold was set on few"
+            " images, or on images unlike these."
+        )
+    return text
+
+
+def _counted(
+    part: int, rest: int, metric: Mapping[str, float] | None, *, invert: bool = False
+) -> tuple[str, str]:
+    """Give `7 of 78` and `9 %, 95 % interval 4 % to 15 %`; `invert` takes one minus the metric."""
+    rate = share(part / max(part + rest, 1))
+    if metric is not None:
+        ends = (metric["low"], metric["high"])
+        low, high = (1.0 - ends[1], 1.0 - ends[0]) if invert else ends
+        rate += f", 95\u00a0% interval {share(low)} to {share(high)}"
+    return f"{part} of {part + rest}", rate
+
+
+def verdict(pair: Mapping[str, Any]) -> str:
+    """Say which of two models is better: `pca@2 is better`, or that nothing was measured."""
+    sides = {"a is better": pair["a"], "b is better": pair["b"]}
+    better = sides.get(pair["verdict"])
+    return str(pair["verdict"]) if better is None else f"{better} is better"
+
+
+def metric_heading(key: str) -> str:
+    """Give a metric's heading; one that is not known here keeps its key."""
+    return METRICS[key][0] if key in METRICS else key
+
+
+def metric_keys(models: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Give the metrics that any of the models has, known ones first in the order of the table."""
+    present = dict.fromkeys(key for model in models for key in model["metrics"])
+    return [key for key in METRICS if key in present] + [k for k in present if k not in METRICS]

@@ -1,0 +1,1 @@
+"""From evidence to scores, thresholds, metrics and selection."""

@@ -1,0 +1,329 @@
+"""Evaluation: the one place where test labels meet scores, once, after everything is decided.
+
+Writes `evaluation.json` (figures with 95 % intervals, paired tests, scores) and `cases.npz`
+(images, reconstructions and maps of telling cases). Neither names a file or a patient.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_curve
+from torch.nn.functional import interpolate
+
+from gan_ray.artifacts.bundle import Bundle, load_bundle
+from gan_ray.config import DataConfig, fingerprint
+from gan_ray.data.sources import TestData, load_test, load_training
+from gan_ray.errors import ConfigError, DataError, StorageError
+from gan_ray.scoring.baselines import Judge, fit_baselines, untrained
+from gan_ray.scoring.calibration import Calibration
+from gan_ray.scoring.intervals import Interval, interval, paired, pixel_intervals
+from gan_ray.scoring.metrics import (
+    DECISIONS,
+    auroc,
+    average_precision,
+    pixel_auroc,
+    pixel_average_precision,
+)
+from gan_ray.scoring.scorer import Scorer
+
+SCHEMA = 1
+CASES = 8
+"""Cases kept of each outcome."""
+
+
+@dataclass(frozen=True)
+class _Contestant:
+    """Something that scores the test images, and what the evaluation says about it."""
+
+    name: str
+    version: str
+    architecture: str
+    score: str
+    judge: Judge
+    test: TestData
+    calibration: Calibration | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}@{self.version}" if self.version else self.name
+
+
+def evaluate(
+    bundles: Sequence[Path | str],
+    data: DataConfig | None,
+    out: Path,
+    *,
+    baselines: bool = False,
+    resamples: int = 1000,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Score the test split with each bundle and write what came out into the folder `out`.
+
+    `data` says where the images are; without it, where the first bundle's training found them.
+    Size, channels and fit are each bundle's own, so bundles of different sizes meet on the same
+    files. `baselines` adds the trivial detectors and each bundle's own networks untrained.
+
+    Returns:
+        The content of `evaluation.json`.
+
+    Raises:
+        ConfigError: no bundle is given.
+        ArtifactError: a bundle is damaged.
+        DataError: the test split cannot be used.
+        StorageError: `out` cannot be written.
+    """
+    if not bundles:
+        raise ConfigError("evaluate needs a bundle: give at least one, as `gan-ray export` makes.")
+    loaded = [load_bundle(path) for path in bundles]
+    views = [_view(data or loaded[0].experiment.data, bundle) for bundle in loaded]
+    tests = {view: load_test(view) for view in dict.fromkeys(views)}
+    models = [
+        _Contestant(
+            name=name,
+            version=bundle.manifest.version,
+            architecture=bundle.manifest.architecture,
+            score=bundle.score.name or bundle.detector.scores[0],
+            judge=Scorer.from_bundle(bundle, device=device),
+            test=tests[view],
+            calibration=bundle.calibration,
+        )
+        for bundle, name, view in zip(loaded, _names(loaded), views, strict=True)
+    ]
+    controls: list[_Contestant] = []
+    if baselines:
+        fitted = fit_baselines(load_training(views[0]).normal.images)
+        controls = [
+            _Contestant(each.name, "", "baseline", each.title, each, models[0].test)
+            for each in fitted
+        ] + [
+            dataclasses.replace(
+                model,
+                name=f"untrained {model.name}",
+                judge=untrained(bundle, device=device),
+                calibration=None,
+            )
+            for model, bundle in zip(models, loaded, strict=True)
+        ]
+    return _compare(models, controls, views[0].source, Path(out), resamples)
+
+
+def _compare(
+    models: list[_Contestant],
+    controls: list[_Contestant],
+    source: str,
+    out: Path,
+    resamples: int,
+) -> dict[str, Any]:
+    test = models[0].test
+    for other in models[1:]:
+        if not np.array_equal(other.test.split.ids, test.split.ids):
+            raise DataError(
+                f"{models[0].name} and {other.name} were given different test images: evaluate "
+                "them on one data set (--data.root)."
+            )
+    arrays: dict[str, np.ndarray] = {}
+    judged, scores = [], []
+    contestants = [*models, *controls]
+    for index, contestant in enumerate(contestants):
+        figures, values = _judge(contestant, resamples)
+        if index < len(models):
+            figures["cases"], pictures = _cases(contestant, values)
+            arrays |= {f"{kind}_{index}": array for kind, array in pictures.items()}
+        judged.append(figures)
+        scores.append(values)
+    ids, groups = test.split.ids.tolist(), test.split.groups.tolist()
+    evaluation = {
+        "schema": SCHEMA,
+        "data": {
+            "fingerprint": fingerprint({"ids": ids, "labels": test.labels.tolist()}),
+            "images": len(ids),
+            "abnormal": int(test.labels.sum()),
+            "groups": len(set(groups)),
+            "source": source,
+        },
+        "models": judged[: len(models)],
+        "baselines": judged[len(models) :],
+        "paired": [
+            {
+                "a": contestants[first].label,
+                "b": contestants[second].label,
+                "metric": metric.name,
+                **dataclasses.asdict(
+                    paired(
+                        metric, test.labels, scores[first], scores[second], test.split.groups,
+                        resamples,
+                    )
+                ),
+            }
+            for first in range(len(models))
+            for second in range(first + 1, len(judged))
+            for metric in (auroc, average_precision)
+        ],
+    }  # fmt: skip
+    _write(out, evaluation, arrays)
+    return evaluation
+
+
+def _judge(contestant: _Contestant, resamples: int) -> tuple[dict[str, Any], np.ndarray]:
+    test, calibration = contestant.test, contestant.calibration
+    labels, groups = test.labels, test.split.groups
+    began = time.perf_counter()
+    result = contestant.judge.score_images(test.split.images, maps=test.masks is not None)
+    seconds = time.perf_counter() - began
+    scores = result.scores
+    metrics = {
+        m.name: interval(m, labels, scores, groups, resamples) for m in (auroc, average_precision)
+    }
+    if calibration is not None:
+        decisions = calibration.abnormal(scores)
+        metrics |= {m.name: interval(m, labels, decisions, groups, resamples) for m in DECISIONS}
+    if test.masks is not None and result.maps is not None:
+        metrics |= _pixel_metrics(test, result.maps, resamples)
+    false_alarms, hits, _ = roc_curve(labels, scores)
+    return {
+        "name": contestant.name,
+        "version": contestant.version,
+        "architecture": contestant.architecture,
+        "score": contestant.score,
+        "metrics": {name: dataclasses.asdict(value) for name, value in metrics.items()},
+        "by_sublabel": _by_sublabel(test, scores, resamples),
+        "threshold": None
+        if calibration is None
+        else {
+            "value": calibration.threshold,
+            "fpr": calibration.fpr,
+            "images": calibration.images,
+        },
+        "roc": {"fpr": false_alarms.tolist(), "tpr": hits.tolist()},
+        "scores": {
+            "ids": test.split.ids.tolist(),
+            "labels": labels.tolist(),
+            "sublabels": test.sublabels.tolist(),
+            "groups": groups.tolist(),
+            "values": scores.tolist(),
+            "p_values": None if calibration is None else calibration.p_values(scores).tolist(),
+        },
+        "cases": [],
+        "map_range": None
+        if calibration is None or calibration.map_range is None
+        else list(calibration.map_range),
+        "images_per_second": len(scores) / seconds,
+    }, scores
+
+
+def _by_sublabel(test: TestData, scores: np.ndarray, resamples: int) -> dict[str, Any]:
+    """AUROC of each kind of abnormal images against all normal ones."""
+    kinds = np.unique(test.sublabels[test.labels == 1]).tolist()
+    figures = {}
+    for kind in kinds:
+        rows = (test.labels == 0) | ((test.labels == 1) & (test.sublabels == kind))
+        value = interval(auroc, test.labels[rows], scores[rows], test.split.groups[rows], resamples)
+        images = int(test.labels[rows].sum())
+        figures[kind] = {"images": images, auroc.name: dataclasses.asdict(value)}
+    return figures
+
+
+def _pixel_metrics(test: TestData, maps: np.ndarray, resamples: int) -> dict[str, Interval]:
+    """Pixel metrics at the size of the masks, over all pixels of all test images.
+
+    Maps are resized bilinearly (not masks to the map's size), so that a small lesion keeps its
+    outline and detectors of different sizes are judged on the same pixels.
+    """
+    masks = test.masks
+    assert masks is not None
+    if not masks.any():
+        return {}
+    resized = np.empty(masks.shape, np.float32)
+    for start in range(0, len(maps), 64):
+        batch = torch.from_numpy(maps[start : start + 64])[:, None]
+        size = (masks.shape[1], masks.shape[2])
+        resized[start : start + 64] = interpolate(batch, size, mode="bilinear")[:, 0].numpy()
+    ends = pixel_intervals(masks, resized, test.labels, test.split.groups, resamples)
+    values = {
+        "pixel_auroc": pixel_auroc(masks, resized),
+        "pixel_ap": pixel_average_precision(masks, resized),
+    }
+    return {name: Interval(value, *ends[name]) for name, value in values.items()}
+
+
+def _cases(
+    contestant: _Contestant, scores: np.ndarray
+) -> tuple[list[dict[str, Any]], Mapping[str, np.ndarray]]:
+    """Choose up to eight images of each outcome, the most extreme ones, failures first."""
+    if contestant.calibration is None:
+        return [], {}
+    test = contestant.test
+    called, abnormal = contestant.calibration.abnormal(scores), test.labels == 1
+    lowest = np.argsort(scores, kind="stable")
+    cases: list[dict[str, Any]] = []
+    chosen: list[int] = []
+    for outcome, members, order in (
+        ("miss", abnormal & ~called, lowest),
+        ("false_alarm", ~abnormal & called, lowest[::-1]),
+        ("hit", abnormal & called, lowest[::-1]),
+        ("correct_pass", ~abnormal & ~called, lowest),
+    ):
+        for index in order[members[order]][:CASES].tolist():
+            cases.append(
+                {
+                    "outcome": outcome,
+                    "id": str(test.split.ids[index]),
+                    "sublabel": str(test.sublabels[index]),
+                    "score": float(scores[index]),
+                    "row": len(cases),
+                }
+            )
+            chosen.append(index)
+    images = test.split.images[chosen]
+    result = contestant.judge.score_images(images, maps=True, reconstructions=True)
+    bytes_ = images if images.dtype == np.uint8 else (images / 257).round().astype(np.uint8)
+    pictures = {"images": _picture(bytes_)}
+    if result.reconstructions is not None:
+        levels = (result.reconstructions.clip(-1, 1) + 1) * 127.5
+        pictures["reconstructions"] = _picture(levels.round().astype(np.uint8))
+    if result.maps is not None:
+        pictures["maps"] = result.maps.astype(np.float16)
+    return cases, pictures
+
+
+def _picture(images: np.ndarray) -> np.ndarray:
+    """From [K, C, S, S] to [K, S, S], or [K, S, S, 3] for colour."""
+    return images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
+
+
+def _view(data: DataConfig, bundle: Bundle) -> DataConfig:
+    """The same images as the bundle's networks see them."""
+    own = bundle.experiment.data
+    return dataclasses.replace(data, image_size=own.image_size, channels=own.channels, fit=own.fit)
+
+
+def _names(bundles: Sequence[Bundle]) -> list[str]:
+    """Names that, with the versions, tell the bundles apart, by their folders where needed."""
+    known = [bundle.manifest.reference for bundle in bundles]
+    return [
+        name if known.count(bundle.manifest.reference) == 1 else f"{name} ({bundle.path.name})"
+        for bundle in bundles
+        for name in [bundle.manifest.name]
+    ]
+
+
+def _write(out: Path, evaluation: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
+    text = json.dumps(evaluation, allow_nan=False)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "cases.npz").write_bytes(packed.getvalue())
+        (out / "evaluation.json").write_text(text + "\n")
+    except OSError as error:
+        raise StorageError(f"cannot write the evaluation into {out}: {error}") from None

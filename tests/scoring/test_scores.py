@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from gan_ray.config import ScoreConfig
+from gan_ray.detector import Evidence
+from gan_ray.errors import ConfigError
+from gan_ray.scoring.scores import make_score
+from tests.scoring.toy import Blind, Toy
+
+# One 2x2 image in two channels, worked by hand: differences 0.4 0 0 0 | 0 0 0 -0.8.
+IMAGE = torch.tensor([[[[0.4, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, -0.8]]]])
+EVIDENCE = Evidence(
+    reconstruction=torch.zeros(1, 2, 2, 2),
+    features={"critic": (torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 5.0]]))},
+    latents={"code": (torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 1.0]]))},
+)
+
+
+def scored(name, **settings):
+    return make_score(ScoreConfig(name=name, **settings), Toy)(IMAGE, EVIDENCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("residual", (0.4 + 0.8) / 8 / 2),
+        ("residual_squared", (0.16 + 0.64) / 8),  # ||x - x_hat||^2 / n
+        ("features", 9 / 2),  # ||f - f_hat||^2 / n_f
+        ("residual_features", 0.1 + 2.0 * 4.5),  # A_R + kappa A_D
+        ("latent", (4 + 1) / 2),
+        ("latent_l1", 2 + 1),
+    ],
+)
+def test_score_is_the_published_equation(name, expected):
+    assert scored(name, feature_weight=2.0).score.tolist() == pytest.approx([expected])
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"), [("residual", 0.5), ("residual_features", 1.0), ("latent", 1.0)]
+)
+def test_map_is_the_mean_residual_over_channels(name, scale):
+    expected = scale * torch.tensor([[[[0.2, 0.0], [0.0, 0.4]]]])
+    torch.testing.assert_close(scored(name).map, expected)
+
+
+def test_parts_are_the_unweighted_components():
+    parts = scored("residual_features", feature_weight=7.0).parts
+    assert {k: v.item() for k, v in parts.items()} == pytest.approx(
+        {"residual_squared": 0.1, "features": 4.5}
+    )
+
+
+def test_empty_name_is_the_first_score_of_the_detector():
+    assert scored("").score == scored("residual").score
+
+
+def test_top_share_is_the_mean_of_the_brightest_pixels():
+    assert scored("residual", top=0.25).score.item() == pytest.approx(0.2)
+    assert scored("residual", top=0.26).score.item() == pytest.approx((0.2 + 0.1) / 2)
+    assert scored("residual", top=1.0).score.item() == pytest.approx(
+        scored("residual").score.item()
+    )
+
+
+def test_smooth_map_agrees_with_scipy_and_leaves_the_number_alone():
+    images = torch.rand(3, 1, 12, 12, dtype=torch.float64)
+    evidence = Evidence(reconstruction=torch.zeros_like(images))
+    plain = make_score(ScoreConfig(name="residual"), Toy)(images, evidence)
+    blurred = make_score(ScoreConfig(name="residual", smooth=1.5), Toy)(images, evidence)
+    assert torch.equal(plain.score, blurred.score)
+    for map_, original in zip(blurred.map, plain.map, strict=True):
+        expected = gaussian_filter(original[0].numpy(), 1.5, mode="nearest", truncate=4)
+        np.testing.assert_allclose(map_[0].numpy(), expected, atol=1e-12)
+
+
+def test_half_precision_evidence_is_compared_in_float32():
+    evidence = Evidence(reconstruction=torch.zeros(1, 2, 2, 2, dtype=torch.bfloat16))
+    score = make_score(ScoreConfig(name="residual"), Toy)
+    assert score(IMAGE.bfloat16(), evidence).score.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "words"),
+    [
+        (Toy, {"name": "residul"}, "Did you mean 'residual'"),
+        (Blind, {"name": "features"}, "known are latent, residual"),
+        (Blind, {"name": "residual"}, "lacks reconstruction"),
+        (Blind, {"top": 0.1}, "lacks reconstruction"),
+        (Toy, {"top": 1.5}, "top=1.5"),
+        (Toy, {"smooth": -1.0}, "smooth=-1.0"),
+    ],
+)
+def test_score_that_cannot_work_is_refused_with_the_reason(kind, settings, words):
+    with pytest.raises(ConfigError, match=words):
+        make_score(ScoreConfig(**settings), kind)
+
+
+def test_detector_without_reconstruction_scores_without_a_map():
+    evidence = Evidence(latents=EVIDENCE.latents)
+    result = make_score(ScoreConfig(), Blind)(IMAGE, evidence)
+    assert result.map is None
+    assert result.score.item() == pytest.approx(2.5)

@@ -1,0 +1,86 @@
+"""A tiny detector of our own, so that scoring is tested without any architecture."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import torch
+from torch import nn
+
+from gan_ray.config import config
+from gan_ray.detector import Detector, Evidence, ImageSpec
+
+
+@config
+class Weights:
+    image: float = 1.0
+
+
+@config
+class Settings:
+    weights: Weights = Weights()
+
+
+class Toy(Detector):
+    """Reconstructs every image as the mean image; convolutions with batch norm make features."""
+
+    name = "toy"
+    title = "mean image"
+    Config = Settings
+    scores = (
+        "residual",
+        "residual_features",
+        "residual_squared",
+        "features",
+        "latent",
+        "latent_l1",
+    )
+    offers = frozenset({"reconstruction", "features.critic", "latents.code"})
+    infers = ("mean", "critic")
+    presets = MappingProxyType({"tiny": {}})
+
+    def __init__(self, config: Settings, image: ImageSpec) -> None:
+        super().__init__(config, image)
+        self.networks["mean"] = nn.ParameterList(
+            [nn.Parameter(torch.zeros(image.channels, image.size, image.size))]
+        )
+        self.networks["critic"] = nn.Sequential(
+            nn.Conv2d(image.channels, 8, 4, 2, 1),
+            nn.BatchNorm2d(8),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(8, 8, 3, 1, 1),
+        )
+
+    def stages(self):
+        return ()
+
+    def evidence(self, images, labels=None):
+        reconstruction = self.networks["mean"][0].expand_as(images)
+        features = self.networks["critic"](images), self.networks["critic"](reconstruction)
+        return Evidence(
+            reconstruction=reconstruction,
+            features={"critic": features},
+            latents={"code": (features[0].mean((2, 3)), features[1].mean((2, 3)))},
+        )
+
+
+class Blind(Toy):
+    """The same without a reconstruction."""
+
+    name = "blind"
+    scores = ("latent", "residual")
+    offers = frozenset({"latents.code"})
+
+    def evidence(self, images, labels=None):
+        return Evidence(latents=super().evidence(images).latents)
+
+
+def toy(kind=Toy, *, size=16, channels=1, seed=0):
+    """Build it with random weights and with batch-norm statistics that are not neutral."""
+    torch.manual_seed(seed)
+    detector = kind(Settings(), ImageSpec(size=size, channels=channels))
+    with torch.no_grad():
+        detector.networks["mean"][0].uniform_(-0.5, 0.5)
+        detector.networks["critic"][1].running_mean.uniform_(-0.5, 0.5)
+        detector.networks["critic"][1].running_var.uniform_(0.5, 2.0)
+    return detector
