@@ -1,0 +1,106 @@
+"""The Serve application: an HTTP ingress in front of one group of scoring processes per bundle.
+
+`serve.app:build` is what a Serve config names.
+"""
+
+# No postponed annotations here: Ray reads the class `AppArgs` off the signature of `build`.
+
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve as ray_serve
+from ray.serve import Application
+from ray.serve.config import BackpressureConfig
+from ray.serve.exceptions import BackPressureError
+from ray.serve.handle import DeploymentHandle
+
+from gan_ray.artifacts.store import resolve
+from gan_ray.errors import ConfigError
+from gan_ray.storage.environment import environment
+from serve.api import api
+from serve.card import Card
+from serve.failures import Failure
+from serve.model import Job, Reply
+from serve.replica import Replica
+from serve.settings import AppArgs
+
+RETRY_AFTER_S = 1
+TO_REFUSE = 256  # requests that the ingress takes beyond what can be scored, to refuse them itself
+
+
+class Remote:
+    """A model that runs in scoring processes."""
+
+    def __init__(self, card: Card, handle: DeploymentHandle) -> None:
+        """Speak for the processes behind `handle`."""
+        self.card = card
+        self._handle = handle
+
+    async def score(self, job: Job) -> Reply:
+        """Let one of them score the job."""
+        try:
+            reply: Reply = await self._handle.score.remote(job)
+        except BackPressureError:
+            raise Failure(
+                *(429, "OVERLOADED", "too many requests are waiting"),
+                f"retry after {RETRY_AFTER_S} s",
+                retry_after=RETRY_AFTER_S,
+            ) from None
+        return reply
+
+    async def ready(self) -> None:
+        """Let one of them check its golden scores."""
+        await self._handle.ready.remote()
+
+
+@ray_serve.ingress()
+class Ingress:
+    """Answers HTTP; it holds no network."""
+
+    def __init__(self, args: AppArgs, *models: tuple[Card, DeploymentHandle]) -> None:
+        """Serve `models` by the names on their cards."""
+        self._api = api(args, {card.name: Remote(card, handle) for card, handle in models})
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Give Ray the application, built in its own process."""
+        return self._api
+
+
+def build(args: AppArgs) -> Application:
+    """Give the application for the bundles in `args`, ready for `serve.run`.
+
+    Raises:
+        ArtifactError: a bundle cannot be found or read.
+        ConfigError: two bundles have the same name, or strangers could reach the endpoint.
+    """
+    args.check_exposure()
+    overload = BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S)
+    processes: dict[str, Any] = {"num_cpus": 1, "num_gpus": args.gpus_per_replica}
+    if storage := environment():
+        processes["runtime_env"] = {"env_vars": storage}
+    models: list[tuple[Card, Application]] = []
+    for reference in args.bundles:
+        card = Card.read(resolve(reference, args.registry))
+        if any(card.name == other.name for other, _ in models):
+            raise ConfigError(
+                f"two bundles have the name '{card.name}', which is their address: serve one of "
+                "them, or export the other under another name."
+            )
+        replicas = ray_serve.deployment(
+            Replica,
+            name=f"score-{card.name}",
+            num_replicas=args.replicas,
+            max_ongoing_requests=args.ongoing,
+            max_queued_requests=args.queued,
+            backpressure_config=overload,
+            ray_actor_options=processes,
+        )
+        models.append((card, replicas.bind(reference, args)))
+    ingress = ray_serve.deployment(
+        Ingress,
+        max_ongoing_requests=args.ongoing * args.replicas + args.queued + TO_REFUSE,
+        max_queued_requests=TO_REFUSE,
+        backpressure_config=overload,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return ingress.bind(args, *models)

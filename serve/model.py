@@ -1,0 +1,204 @@
+"""A bundle at work: reads images and scores them, without HTTP and without Ray.
+
+A `Job` is what one request wants; jobs of several requests go through the networks together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from gan_ray.artifacts.bundle import Bundle
+from gan_ray.artifacts.export import replay
+from gan_ray.data.readers import read_image
+from gan_ray.data.transforms import prepare, widen
+from gan_ray.errors import DataError, StorageError
+from gan_ray.scoring.scorer import Scorer
+from gan_ray.storage import ObjectMissing, open_store, split_uri
+from serve.settings import Limits
+
+T = TypeVar("T")
+
+READERS = 16  # images of a replica that are fetched and decoded at the same time
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one request wants scored: one of `files`, `uris` and `pixels`."""
+
+    files: tuple[bytes, ...] = ()
+    uris: tuple[str, ...] = ()
+    pixels: np.ndarray | None = None
+    """[N, C, S, S], uint8 or uint16."""
+    maps: bool = False
+    reconstructions: bool = False
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why one image could not be scored, with the HTTP status it would have alone."""
+
+    status: int
+    code: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scored image; without calibration it has neither p-value nor decision."""
+
+    score: float
+    p_value: float | None
+    abnormal: bool | None
+    map: np.ndarray | None
+    """[S, S]"""
+    image: np.ndarray
+    """[C, S, S], uint8 or uint16: what the networks saw."""
+    reconstruction: np.ndarray | None
+    """[C, S, S] in [-1, 1]"""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A job whose images are decoded, waiting for its turn since `since`."""
+
+    rows: Sequence[np.ndarray | Fault]
+    """[C, S, S] each."""
+    job: Job
+    decode_ms: float
+    since: float
+
+    def __len__(self) -> int:
+        """Count the images, unreadable ones included."""
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of a job's images, in their order, and where the time went."""
+
+    cases: list[Case | Fault]
+    timing_ms: dict[str, float]
+
+
+class Model:
+    """Scores jobs with one bundle."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "cpu",
+        batch_size: int = 32,
+        limits: Limits | None = None,
+    ) -> None:
+        """Put the networks on the device and check that they give the golden scores there.
+
+        Raises:
+            ArtifactError: a golden score differs by more than 1e-4.
+        """
+        self.bundle = bundle
+        self._limits = limits or Limits()
+        self._scorer = Scorer.from_bundle(bundle, device=device, batch_size=batch_size)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        self.check_golden()
+
+    def check_golden(self) -> None:
+        """Score the golden images again.
+
+        Raises:
+            ArtifactError: a score differs by more than 1e-4 from what the exporter wrote down.
+        """
+        replay(self.bundle, self._scorer)
+
+    def read(self, job: Job) -> Images:
+        """Fetch and decode the images of a job; one that cannot be read becomes a `Fault`."""
+        start = time.perf_counter()
+        rows: list[np.ndarray | Fault]
+        if job.pixels is not None:
+            rows = list(job.pixels)
+        elif job.uris:
+            fetch = partial(_fetch, limit=self._limits.body_bytes)
+            rows = list(self._readers.map(lambda uri: self._row(fetch, uri, uri), job.uris))
+        else:
+            rows = list(self._readers.map(lambda data: self._row(bytes, data, "image"), job.files))
+        return Images(rows, job, _milliseconds(start), time.perf_counter())
+
+    def score(self, jobs: Sequence[Images]) -> list[Reply]:
+        """Score the images of all jobs together; no score depends on its companions."""
+        start = time.perf_counter()
+        rows = [row for images in jobs for row in images.rows if not isinstance(row, Fault)]
+        if len({row.dtype for row in rows}) > 1:
+            rows = [widen(row) for row in rows]
+        cases = iter(
+            self._cases(
+                np.stack(rows),
+                maps=any(images.job.maps for images in jobs),
+                reconstructions=any(images.job.reconstructions for images in jobs),
+            )
+            if rows
+            else ()
+        )
+        infer_ms = _milliseconds(start)
+        return [
+            Reply(
+                [row if isinstance(row, Fault) else next(cases) for row in images.rows],
+                {
+                    "queue": round(1000 * (start - images.since), 3),
+                    "decode": images.decode_ms,
+                    "infer": infer_ms,
+                },
+            )
+            for images in jobs
+        ]
+
+    def _cases(
+        self, images: np.ndarray, *, maps: bool, reconstructions: bool
+    ) -> list[Case | Fault]:
+        result = self._scorer.score_images(images, maps=maps, reconstructions=reconstructions)
+        calibration = self.bundle.calibration
+        p_values = None if calibration is None else calibration.p_values(result.scores)
+        abnormal = None if calibration is None else calibration.abnormal(result.scores)
+        reconstructed = result.reconstructions
+        return [
+            Case(
+                score=float(score),
+                p_value=None if p_values is None else float(p_values[n]),
+                abnormal=None if abnormal is None else bool(abnormal[n]),
+                map=None if result.maps is None else result.maps[n],
+                image=images[n],
+                reconstruction=None if reconstructed is None else reconstructed[n],
+            )
+            if np.isfinite(score)
+            else Fault(500, "MODEL_FAULT", "the model gave no finite score for this image")
+            for n, score in enumerate(result.scores)
+        ]
+
+    def _row(self, fetch: Callable[[T], bytes], source: T, name: str) -> np.ndarray | Fault:
+        try:
+            array = read_image(fetch(source), name)
+            return prepare(array, self.bundle.manifest.image, self.bundle.manifest.fit)
+        except ObjectMissing as error:
+            return Fault(404, "NO_OBJECT", str(error))
+        except StorageError as error:
+            return Fault(502, "UNREACHABLE_OBJECT", str(error))
+        except DataError as error:
+            return Fault(422, "UNUSABLE_IMAGE", str(error))
+
+
+def _fetch(uri: str, limit: int) -> bytes:
+    place, key = split_uri(uri)
+    data = open_store(place).get_range(key, 0, limit + 1)
+    if len(data) > limit:
+        raise DataError(f"{uri}: larger than the {limit} bytes that one object may have")
+    return data
+
+
+def _milliseconds(start: float) -> float:
+    return round(1000 * (time.perf_counter() - start), 3)

@@ -1,0 +1,187 @@
+"""The routes: Open Inference Protocol v2 and its extension `score`."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import Annotated, Literal, Protocol
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from gan_ray.data.readers import MAX_PIXELS
+from serve import answers, bodies
+from serve.card import Card
+from serve.failures import Failure
+from serve.guard import authorise
+from serve.model import Fault, Job, Reply
+from serve.schemas import (
+    InferRequest,
+    InferResponse,
+    Live,
+    ModelMetadata,
+    Ready,
+    Refusal,
+    ScoreResponse,
+    ServerMetadata,
+)
+from serve.settings import AppArgs
+
+READY_WITHIN = 5.0  # seconds
+
+_REFUSALS = {status: {"model": Refusal} for status in (400, 401, 403, 404, 413, 415, 422, 429)}
+
+health = APIRouter(prefix="/v2/health", tags=["health"])
+protocol = APIRouter(
+    prefix="/v2",
+    tags=["inference"],
+    dependencies=[Depends(authorise)],
+    responses=_REFUSALS,  # type: ignore[arg-type]
+)
+
+
+class Served(Protocol):
+    """A model, wherever it runs."""
+
+    @property
+    def card(self) -> Card:
+        """What it is."""
+
+    async def score(self, job: Job) -> Reply:
+        """Score the images of a job; raises Failure (429) when it has too much to do."""
+
+    async def ready(self) -> None:
+        """Return when it reproduces its golden scores; raises when it does not."""
+
+
+def served(request: Request, model: str) -> Served:
+    """Give the model that the URL names.
+
+    Raises:
+        Failure: there is none (404).
+    """
+    models: dict[str, Served] = request.app.state.models
+    if model not in models:
+        hint = f"models here: {', '.join(sorted(models))}"
+        raise Failure(404, "UNKNOWN_MODEL", f"there is no model '{model[:128]}'", hint)
+    return models[model]
+
+
+def settings(request: Request) -> AppArgs:
+    """Give the operator's settings."""
+    args: AppArgs = request.app.state.args
+    return args
+
+
+Chosen = Annotated[Served, Depends(served)]
+Settings = Annotated[AppArgs, Depends(settings)]
+
+
+@health.get("/live")
+async def live() -> Live:
+    """Tell that the process answers."""
+    return Live()
+
+
+@health.get("/ready", responses={503: {"model": Refusal}})
+async def ready(request: Request) -> Ready:
+    """Tell whether every model reproduces its golden scores."""
+    return await _ready(*request.app.state.models.values())
+
+
+@protocol.get("")
+async def server(request: Request, args: Settings) -> ServerMetadata:
+    """Describe the server."""
+    return ServerMetadata(
+        name="gan-ray",
+        version=version("gan-ray"),
+        extensions=["score"],
+        models=sorted(request.app.state.models),
+        limits={**args.limits.model_dump(), "pixels": MAX_PIXELS},
+    )
+
+
+@protocol.get("/models/{model}")
+async def metadata(model: Chosen) -> ModelMetadata:
+    """Describe a model."""
+    return model.card.metadata()
+
+
+@protocol.get("/models/{model}/ready", responses={503: {"model": Refusal}})
+async def model_ready(model: Chosen) -> Ready:
+    """Tell whether a model reproduces its golden scores."""
+    return await _ready(model)
+
+
+@protocol.post("/models/{model}/score", responses={207: {"model": ScoreResponse}})
+async def score(
+    request: Request,
+    response: Response,
+    model: Chosen,
+    args: Settings,
+    map_: Annotated[Literal["png8"] | None, Query(alias="map")] = None,
+    reconstruction: Annotated[Literal["png8"] | None, Query()] = None,
+) -> ScoreResponse:
+    """Score an image body, the files of a multipart body, or a JSON list of URIs as one batch.
+
+    207 says that some of several images could not be scored.
+    """
+    limits = args.limits
+    maps, reconstructions = map_ is not None, reconstruction is not None
+    kind = bodies.content_type(request, bodies.SCORE_TYPES)
+    files: tuple[bytes, ...] = ()
+    uris: tuple[str, ...] = ()
+    if kind == "application/json":
+        uris = await bodies.uris(request, limits, request.app.state.allow)
+    elif kind == "multipart/form-data":
+        files = await bodies.parts(request, limits)
+    else:
+        files = (await bodies.whole(request, limits),)
+    names = uris or tuple(str(index) for index in range(len(files)))
+    if (maps or reconstructions) and len(names) > limits.parts:
+        error = f"{len(names)} images are too many for pictures inside the answer"
+        hint = f"ask for pictures of up to {limits.parts} images"
+        raise Failure(413, "TOO_MANY_PICTURES", error, hint)
+    reply = await _within(args, model, Job(files, uris, None, maps, reconstructions))
+    failed = [case for case in reply.cases if isinstance(case, Fault)]
+    if failed and kind in bodies.IMAGE_TYPES:
+        answers.raise_fault(failed[0])
+    response.status_code = 207 if failed else 200
+    return await asyncio.to_thread(
+        answers.score_response,
+        model.card,
+        request.state.request_id,
+        names,
+        reply,
+        maps=maps,
+        reconstructions=reconstructions,
+    )
+
+
+@protocol.post("/models/{model}/infer")
+async def infer(request: Request, model: Chosen, args: Settings) -> InferResponse:
+    """Score images given as numbers (JSON tensors of the Open Inference Protocol v2)."""
+    bodies.content_type(request, ("application/json",))
+    wanted = await bodies.document(request, InferRequest, args.limits)
+    names = {output.name for output in wanted.outputs}
+    pixels = bodies.pixels(wanted, model.card.image, args.limits)
+    job = Job((), (), pixels, "anomaly_map" in names, "reconstruction" in names)
+    reply = await _within(args, model, job)
+    return answers.infer_response(model.card, request.state.request_id, wanted, reply)
+
+
+async def _within(args: AppArgs, model: Served, job: Job) -> Reply:
+    seconds = args.limits.deadline_s
+    try:
+        return await asyncio.wait_for(model.score(job), seconds)
+    except TimeoutError:
+        hint = "send fewer images at once, or try again later"
+        raise Failure(504, "DEADLINE", f"no scores within {seconds:g} s", hint) from None
+
+
+async def _ready(*models: Served) -> Ready:
+    try:
+        await asyncio.wait_for(asyncio.gather(*(model.ready() for model in models)), READY_WITHIN)
+    except Exception as error:
+        message = "a model does not answer, or not with its golden scores"
+        raise Failure(503, "NOT_READY", message, "wait, or read the server's log") from error
+    return Ready()

@@ -1,0 +1,174 @@
+"""What a client sends and sees: Open Inference Protocol v2 and the extension `score`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Sent(BaseModel):
+    """Base of what a client sends: unknown fields and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class UriList(Sent):
+    """Objects to score as one batch."""
+
+    uris: list[str] = Field(min_length=1)
+    """s3://bucket/key, file:///path or a plain path, inside the allow-list."""
+
+
+class InputTensor(Sent):
+    """Images as numbers."""
+
+    name: Literal["image"]
+    shape: list[int] = Field(min_length=4, max_length=4)
+    """[images, channels, size, size]."""
+    datatype: Literal["FP32", "UINT8"]
+    """UINT8: 0 is black, 255 white. FP32: -1 is black, 1 white; kept to 16 bits like any image."""
+    data: list[float]
+    """Row-major, flat."""
+    parameters: dict[str, Any] = {}
+
+
+class WantedOutput(Sent):
+    """An output tensor by name."""
+
+    name: Literal["score", "p_value", "anomaly_map", "reconstruction"]
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(Sent):
+    """An inference request of the Open Inference Protocol v2."""
+
+    id: str = ""
+    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
+    outputs: list[WantedOutput] = [WantedOutput(name="score")]
+    parameters: dict[str, Any] = {}
+
+
+class OutputTensor(BaseModel):
+    """A named tensor, flat and row-major."""
+
+    name: str
+    datatype: Literal["FP32"] = "FP32"
+    shape: list[int]
+    data: list[float]
+
+
+class InferResponse(BaseModel):
+    """Answer to an inference request."""
+
+    model_name: str
+    model_version: str
+    id: str
+    outputs: list[OutputTensor]
+
+
+class Threshold(BaseModel):
+    """Above `value` an image is abnormal; `fpr` of normal images are expected there."""
+
+    value: float
+    fpr: float
+    id: str
+    """Names the calibration that the threshold comes from."""
+
+
+class Scored(BaseModel):
+    """One image that was scored."""
+
+    input: str
+    """Its position in the body ("0", "1", ...) or its URI."""
+    score: float
+    """Higher is more abnormal."""
+    p_value: float | None
+    """Share of normal calibration images that score at least as high; null without calibration."""
+    label: Literal["normal", "abnormal"] | None
+    threshold: Threshold | None
+    map: str | None = None
+    """`?map=png8`: data URI; grey 0 to 255 spans the model's fixed `map_range`."""
+    image: str | None = None
+    """`?reconstruction=png8`: what the networks saw, as a data URI."""
+    reconstruction: str | None = None
+    """`?reconstruction=png8`: what it would look like if it were normal, as a data URI."""
+    preprocess: str
+    """Names the way from the file's pixels to the networks."""
+    warnings: list[str] = []
+
+
+class Unscored(BaseModel):
+    """One image of several that could not be scored."""
+
+    input: str
+    error: str
+    code: str
+
+
+class Timing(BaseModel):
+    """Milliseconds spent on the request in the scoring process."""
+
+    queue: float
+    decode: float
+    infer: float
+
+
+class ScoreResponse(BaseModel):
+    """Answer to a score request: one output per image, in order."""
+
+    model_name: str
+    model_version: str
+    id: str
+    outputs: list[Scored | Unscored]
+    timing_ms: Timing
+
+
+class ServerMetadata(BaseModel):
+    """What the server is."""
+
+    name: str
+    version: str
+    extensions: list[str]
+    models: list[str]
+    limits: dict[str, float]
+
+
+class TensorMetadata(BaseModel):
+    """A tensor that a model takes or gives; -1 stands for any number of images."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    """What a model is; `parameters` carries what the protocol has no field for."""
+
+    name: str
+    versions: list[str]
+    platform: Literal["pytorch_safetensors"] = "pytorch_safetensors"
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    parameters: dict[str, Any]
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    live: bool = True
+
+
+class Ready(BaseModel):
+    """Every model reproduces its golden scores."""
+
+    ready: bool = True
+
+
+class Refusal(BaseModel):
+    """Every error has this shape."""
+
+    error: str
+    code: str
+    request_id: str
+    hint: str

@@ -1,0 +1,101 @@
+"""What an operator sets: the arguments of `serve.app:build` and the limits on a request."""
+
+import ipaddress
+import os
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from gan_ray.errors import ConfigError
+
+TOKEN_VARIABLE = "GAN_RAY_TOKEN"
+SHORTEST_TOKEN = 16  # characters
+
+
+class Limits(BaseModel):
+    """How much one request may ask for; shown by `GET /v2`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    body_bytes: int = Field(default=32 * 2**20, gt=0)
+    """Bytes of a body, all parts together."""
+    parts: int = Field(default=64, gt=0)
+    """Images of a multipart body, and images whose pictures are returned inline."""
+    uris: int = Field(default=1024, gt=0)
+    """Objects of a JSON list."""
+    deadline_s: float = Field(default=30.0, gt=0)
+    """Seconds until a request is answered or given up."""
+
+
+class AppArgs(BaseModel):
+    """Arguments of the application, from `gan-ray serve` or from `args` of a Serve config."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bundles: tuple[str, ...] = Field(min_length=1)
+    """Folders of bundles, or `name@version` in `registry`; each name once."""
+    registry: str | None = None
+    """Where `name@version` is looked up: a directory or s3://bucket/prefix."""
+    host: str = "0.0.0.0"
+    """Address that Serve listens on (its `http_options.host`); any but loopback needs a token."""
+    token: SecretStr = Field(
+        default_factory=lambda: SecretStr(os.environ.get(TOKEN_VARIABLE, "")), repr=False
+    )
+    """Bearer token that clients must send; taken from GAN_RAY_TOKEN unless given."""
+    allow: tuple[str, ...] = ()
+    """Prefixes of the URIs that may be scored; none by default."""
+    replicas: int = Field(default=1, gt=0)
+    """Scoring processes per bundle."""
+    max_batch: int = Field(default=32, gt=0)
+    """Images that go through the networks together, over all waiting requests."""
+    batch_wait_s: float = Field(default=0.005, ge=0)
+    """Seconds that an image waits for others to share its batch."""
+    device: str = "cpu"
+    """Device of the networks: cpu or cuda."""
+    gpus_per_replica: float = Field(default=0.0, ge=0)
+    """GPUs per scoring process; fractions share a GPU."""
+    limits: Limits = Limits()
+    """Limits on a request."""
+
+    @property
+    def ongoing(self) -> int:
+        """Requests that one scoring process works on at a time: two full batches of one image."""
+        return 2 * self.max_batch
+
+    @property
+    def queued(self) -> int:
+        """Requests that may wait for the scoring processes; more are answered 429."""
+        return 4 * self.replicas * self.ongoing
+
+    def check_exposure(self) -> None:
+        """Refuse an endpoint that strangers could reach.
+
+        Raises:
+            ConfigError: the host is not loopback and there is no token, or the token is too short.
+        """
+        token = self.token.get_secret_value()
+        remedy = f"set {TOKEN_VARIABLE}, e.g. to the output of `openssl rand -hex 32`"
+        if not token and not is_loopback(self.host):
+            raise ConfigError(
+                f"serving on '{self.host}' without a token would let anyone read and score: "
+                f"{remedy}, or serve on 127.0.0.1."
+            )
+        if not token and os.environ.get("RAY_SERVE_ENABLE_HA_PROXY", "0") == "1":
+            raise ConfigError(
+                "Ray's HAProxy mode (RAY_SERVE_ENABLE_HA_PROXY=1) listens on every network "
+                f"interface, whatever the host: {remedy}, or unset that variable."
+            )
+        if token and len(token) < SHORTEST_TOKEN:
+            raise ConfigError(
+                f"the token has {len(token)} characters; at least {SHORTEST_TOKEN} are needed: "
+                f"{remedy}."
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach `host`; a name other than localhost counts as no."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,146 @@
+"""A real bundle with random weights, and the endpoint's application in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+
+from gan_ray.artifacts.bundle import load_bundle, save_bundle
+from gan_ray.artifacts.golden import Golden, golden_images
+from gan_ray.artifacts.manifest import Manifest, Training, software
+from gan_ray.config import to_dict
+from gan_ray.data.transforms import preprocessing_hash
+from gan_ray.experiment import build_detector, make
+from gan_ray.scoring.calibration import calibrate
+from gan_ray.scoring.scorer import Scorer
+from gan_ray.scoring.scores import make_score
+from serve.api import api
+from serve.card import Card
+from serve.model import Job, Model, Reply
+from serve.settings import AppArgs
+
+NORMALS = 39
+
+
+def write_bundle(path: Path, *, name: str = "film", calibrated: bool = True, **changes) -> Path:
+    """Write a bundle of an untrained tiny Brainomaly, calibrated on noise."""
+    experiment = make("brainomaly", preset="tiny", changes=changes)
+    detector = build_detector(experiment).eval()
+    scorer = Scorer(detector, make_score(experiment.score, detector))
+    golden = golden_images(detector.image)
+    shape = (NORMALS, *golden.shape[1:])
+    normals = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    result = scorer.score_images(normals, maps=True)
+    calibration = calibrate(result.scores, 0.1, result.maps)
+    fit = experiment.data.fit
+    manifest = Manifest(
+        name=name,
+        version="1",
+        architecture="brainomaly",
+        experiment=to_dict(experiment),
+        image=detector.image,
+        fit=fit,
+        preprocessing=preprocessing_hash(detector.image, fit),
+        score=to_dict(experiment.score),
+        calibration=to_dict(calibration) if calibrated else None,
+        data_fingerprint="0" * 16,
+        metrics={},
+        passes_per_image=detector.passes_per_image,
+        software=software(),
+        training=Training(images=0, stage="gan", selection="untrained"),
+        files={},
+    )
+    scores = scorer.score_images(golden).scores
+    return save_bundle(path, detector, manifest, golden=Golden(golden, scores))
+
+
+def png(seed: int = 0, *, size: tuple[int, int] = (24, 20), sixteen: bool = False) -> bytes:
+    """Give a PNG of noise, 8 or 16 bit."""
+    top, dtype = (65536, np.uint16) if sixteen else (256, np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, top, size, dtype)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+@dataclasses.dataclass(frozen=True)
+class InProcess:
+    """A served model without Ray."""
+
+    card: Card
+    model: Model
+
+    async def score(self, job: Job) -> Reply:
+        images = await asyncio.to_thread(self.model.read, job)
+        return (await asyncio.to_thread(self.model.score, [images]))[0]
+
+    async def ready(self) -> None:
+        await asyncio.to_thread(self.model.check_golden)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "film")
+
+
+@pytest.fixture(scope="session")
+def scorer(bundle: Path) -> Scorer:
+    return Scorer.from_bundle(load_bundle(bundle))
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with forty images and one that is none."""
+    folder = tmp_path_factory.mktemp("store")
+    for index in range(40):
+        (folder / f"{index:02}.png").write_bytes(png(index, sixteen=index % 3 == 0))
+    (folder / "broken.png").write_bytes(png()[:60])
+    return folder
+
+
+@pytest.fixture
+def endpoint(bundle: Path, store: Path) -> Iterator[Callable[..., httpx.Client]]:
+    """Make a client of the application, served over HTTP by this process without Ray.
+
+    Arguments are bundles (default: the one) and fields of `AppArgs`.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def client(*bundles: Path, **fields) -> httpx.Client:
+            paths = bundles or (bundle,)
+            defaults = {"host": "127.0.0.1", "token": "", "allow": (str(store),)}
+            args = AppArgs(**{"bundles": [str(path) for path in paths], **defaults, **fields})
+            models = {}
+            for path in paths:
+                card = Card.read(path)
+                models[card.name] = InProcess(card, Model(load_bundle(path), limits=args.limits))
+            url = stack.enter_context(running(api(args, models)))
+            return stack.enter_context(httpx.Client(base_url=url, timeout=30))
+
+        yield client
+
+
+@contextlib.contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """Serve an application on a free port of this machine; give its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    threading.Thread(target=server.run, args=([listener],), daemon=True).start()
+    while not server.started:
+        time.sleep(0.005)
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True  # seen within 0.1 s

@@ -1,0 +1,84 @@
+"""`POST /v2/models/{m}/infer`: images as numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+INFER = "/v2/models/film/infer"
+
+
+def tensor(images: np.ndarray, datatype: str) -> dict:
+    return {
+        "name": "image",
+        "shape": list(images.shape),
+        "datatype": datatype,
+        "data": images.ravel().tolist(),
+    }
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (3, 1, 16, 16), np.uint8)
+
+
+@pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
+def test_numbers_are_scored_as_the_image_they_came_from(endpoint, scorer, images, datatype):
+    sent = images if datatype == "UINT8" else (images / 127.5 - 1).astype(np.float32)
+    outputs = [{"name": n} for n in ("score", "anomaly_map", "reconstruction", "p_value")]
+    request = {"id": "42", "inputs": [tensor(sent, datatype)], "outputs": outputs}
+    response = endpoint().post(INFER, json=request)
+    assert response.status_code == 200
+    answer = response.json()
+    assert (answer["model_name"], answer["model_version"], answer["id"]) == ("film", "1", "42")
+    score, map_, reconstruction, p_value = answer["outputs"]
+    expected = scorer.score_images(images, maps=True, reconstructions=True)
+    assert (score["name"], score["datatype"], score["shape"]) == ("score", "FP32", [3])
+    np.testing.assert_allclose(score["data"], expected.scores, atol=1e-6)
+    assert map_["shape"] == [3, 1, 16, 16]
+    np.testing.assert_allclose(map_["data"], expected.maps.ravel(), atol=1e-5)
+    assert reconstruction["shape"] == [3, 1, 16, 16]
+    np.testing.assert_allclose(reconstruction["data"], expected.reconstructions.ravel(), atol=1e-5)
+    assert p_value["shape"] == [3]
+
+
+def test_the_score_alone_is_given_when_nothing_is_asked_for(endpoint, images):
+    answer = endpoint().post(INFER, json={"inputs": [tensor(images, "UINT8")]}).json()
+    assert [output["name"] for output in answer["outputs"]] == ["score"]
+    assert answer["id"].startswith("r-")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"shape": [3, 1, 16, 15]}, 400, "WRONG_SHAPE"),
+        ({"shape": [2, 1, 16, 16]}, 400, "WRONG_SHAPE"),
+        ({"shape": [-3, 1, 16, 16]}, 400, "WRONG_SHAPE"),
+        ({"shape": [0, 1, 16, 16], "data": []}, 400, "WRONG_SHAPE"),
+        ({"datatype": "FP32"}, 400, "WRONG_RANGE"),
+        ({"data": [0.5] * 768}, 400, "WRONG_RANGE"),
+        ({"data": [-1] * 768}, 400, "WRONG_RANGE"),
+        ({"datatype": "INT64"}, 400, "MALFORMED"),
+        ({"data": ["1"] * 768}, 400, "MALFORMED"),
+        ({"name": "film"}, 400, "MALFORMED"),
+    ],
+)
+def test_a_tensor_that_does_not_suit_the_model_is_refused(endpoint, images, changes, status, code):
+    request = {"inputs": [tensor(images, "UINT8") | changes]}
+    response = endpoint().post(INFER, json=request)
+    assert (response.status_code, response.json()["code"]) == (status, code)
+
+
+def test_numbers_that_are_none_are_refused(endpoint, images):
+    values = ["NaN"] + ["0"] * (images.size - 1)
+    body = (
+        '{"inputs": [{"name": "image", "shape": [3, 1, 16, 16], "datatype": "FP32", '
+        f'"data": [{", ".join(values)}]}}]}}'
+    )
+    response = endpoint().post(INFER, content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+
+
+def test_more_images_than_allowed_are_refused(endpoint, images):
+    response = endpoint(limits={"uris": 2}).post(INFER, json={"inputs": [tensor(images, "UINT8")]})
+    assert (response.status_code, response.json()["code"]) == (413, "TOO_MANY_IMAGES")

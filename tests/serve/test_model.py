@@ -1,0 +1,54 @@
+"""A bundle at work, without HTTP."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from gan_ray.artifacts.bundle import load_bundle
+from serve.model import Case, Fault, Job, Model
+from tests.serve.conftest import png
+
+
+@pytest.fixture(scope="module")
+def model(bundle) -> Iterator[Model]:
+    return Model(load_bundle(bundle), batch_size=4)
+
+
+def test_jobs_scored_together_get_what_each_gets_alone(model):
+    jobs = [
+        Job(files=(png(1), b"broken", png(2, sixteen=True)), maps=True),
+        Job(files=(b"broken",)),
+        Job(pixels=np.random.default_rng(0).integers(0, 256, (9, 1, 16, 16), np.uint8)),
+        Job(files=(png(3),), reconstructions=True),
+    ]
+    together = model.score([model.read(job) for job in jobs])
+    alone = [model.score([model.read(job)])[0] for job in jobs]
+    assert [len(reply.cases) for reply in together] == [3, 1, 9, 1]
+    for one, other in zip(together, alone, strict=True):
+        for case, twin in zip(one.cases, other.cases, strict=True):
+            assert type(case) is type(twin)
+            if isinstance(case, Case):
+                assert case.score == pytest.approx(twin.score, abs=1e-6)
+                assert (case.p_value, case.abnormal) == (twin.p_value, twin.abnormal)
+
+
+def test_the_waiting_time_of_a_job_begins_when_it_is_decoded(model):
+    images = dataclasses.replace(model.read(Job(files=(png(),))), since=0.0)
+    (reply,) = model.score([images])
+    assert reply.timing_ms["queue"] > 1000
+
+
+def test_a_score_that_is_no_number_becomes_a_fault(bundle):
+    model = Model(load_bundle(bundle))
+    with torch.no_grad():
+        for parameter in model.bundle.detector.parameters():
+            parameter.fill_(float("nan"))
+    (reply,) = model.score([model.read(Job(files=(png(),)))])
+    (case,) = reply.cases
+    assert isinstance(case, Fault)
+    assert (case.status, case.code) == (500, "MODEL_FAULT")
