@@ -144,8 +144,8 @@ class TrainConfig:
     """Worker failures that Ray Train recovers from before it gives up."""
     keep_checkpoints: int = 3
     """Newest checkpoints kept (the best one is kept besides)."""
-    select: Literal["aucp", "validation", "last"] = "aucp"
-    """Best checkpoint: by AUCp (no labels), by AUROC on labelled validation images, or the last."""
+    select: Literal["auto", "aucp", "validation", "normal_score", "last"] = "auto"
+    """Best checkpoint by this figure; auto is AUCp where an unlabeled mix exists, else the last."""
     samples: int = 8
     """Images in the sample grids written at each report; 0 writes none."""
 

@@ -1,0 +1,362 @@
+"""The `gan-ray` command: one verb, one function. Imports are lazy, so that help comes at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from gan_ray.errors import CheckFailed, ConfigError, GanRayError, unknown
+
+if TYPE_CHECKING:
+    from gan_ray.config import DataConfig, Experiment
+
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose mistakes are our errors (exit 2), without abbreviations."""
+
+    def __init__(self, verb: str, about: str) -> None:
+        super().__init__(prog=f"gan-ray {verb}", description=about, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}. See `{self.prog} --help`.")
+
+
+def _parser(verb: str, *, with_json: bool = True) -> _Parser:
+    parser = _Parser(verb, VERBS[verb][1])
+    if with_json:
+        parser.add_argument("--json", action="store_true", help="print one JSON object, no more")
+    return parser
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1))
+
+
+def _settings(
+    architecture: str, variant: str, preset: str, arguments: Sequence[str], verb: str
+) -> Experiment[Any]:
+    """Lay `--model.… --data.… --train.… --score.… --seed` over preset and variant."""
+    import dataclasses
+
+    import tyro
+
+    from gan_ray.config import to_dict
+    from gan_ray.experiment import make, parse
+
+    base = make(architecture, variant=variant, preset=preset)
+    names = ("seed", "model", "data", "train", "score")
+    settings = dataclasses.make_dataclass(
+        "Settings", [(name, type(getattr(base, name)), getattr(base, name)) for name in names]
+    )
+    chosen: Any = tyro.cli(settings, args=list(arguments), prog=f"gan-ray {verb} {architecture}")
+    changed = {name: getattr(chosen, name) for name in names}
+    return parse(to_dict(dataclasses.replace(base, **changed)))
+
+
+def _data_settings(arguments: Sequence[str], verb: str, default: DataConfig) -> DataConfig:
+    """Parse `--data.…` alone."""
+    import dataclasses
+
+    import tyro
+
+    settings = dataclasses.make_dataclass("Settings", [("data", type(default), default)])
+    chosen: DataConfig = tyro.cli(settings, args=list(arguments), prog=f"gan-ray {verb}").data
+    return chosen
+
+
+def architectures(arguments: list[str]) -> int:
+    """Print every system, its variants, presets, streams, scores and parameters."""
+    parser = _parser("architectures")
+    options = parser.parse_args(arguments)
+    from gan_ray import catalogue
+
+    rows = catalogue.rows()
+    if options.json:
+        _print_json({"architectures": rows})
+    else:
+        catalogue.show(rows)
+    return 0
+
+
+def data(arguments: list[str]) -> int:
+    """Check a data set."""
+    parser = _parser("data")
+    parser.add_argument("check", choices=["check"])
+    parser.add_argument("root", nargs="?", default="", help="directory, zip or s3://bucket/prefix")
+    parser.add_argument("--with-labels", action="store_true", help="open the test labels too")
+    options, rest = parser.parse_known_args(arguments)
+    import dataclasses
+
+    from gan_ray.config import DataConfig
+    from gan_ray.data.check import check
+
+    settings = _data_settings(rest, "data check", DataConfig(root=options.root))
+    if options.root:
+        settings = dataclasses.replace(settings, root=options.root)
+    report = check(settings, with_labels=options.with_labels)
+    if options.json:
+        _print_json(report)
+    else:
+        _say(json.dumps(report, indent=1))
+    return 0 if report["ok"] else 4
+
+
+def train(arguments: list[str]) -> int:
+    """Train a system into a run folder; the same command resumes."""
+    parser = _parser("train")
+    parser.add_argument("architecture")
+    parser.add_argument("--variant", default="", help="member of the family")
+    parser.add_argument("--preset", default="default", help="tiny, default or reference")
+    parser.add_argument("--out", default="", help="run folder: directory or s3://bucket/prefix")
+    parser.add_argument("--fresh", action="store_true", help="start over in --out")
+    parser.add_argument("--local", action="store_true", help="in this process, without Ray")
+    parser.add_argument("--dry-run", action="store_true", help="print the experiment and stop")
+    if arguments[:1] in (["-h"], ["--help"]):
+        parser.print_help()
+        return 0
+    wants_help = {"-h", "--help"} & set(arguments)
+    kept = [argument for argument in arguments if argument not in ("-h", "--help")]
+    options, rest = parser.parse_known_args(kept)
+    if wants_help:
+        parser.print_help()
+        rest = ["--help"]
+    experiment = _settings(options.architecture, options.variant, options.preset, rest, "train")
+    from gan_ray.config import fingerprint, to_dict
+
+    if options.dry_run:
+        from gan_ray.experiment import build_detector
+
+        build_detector(experiment)
+        _print_json({**to_dict(experiment), "fingerprint": fingerprint(experiment)})
+        return 0
+    if not options.out:
+        raise ConfigError("train needs a place for its run folder: add --out DIR or --out s3://…")
+    from gan_ray.progress import ProgressLine
+    from gan_ray.training.launch import train as launch
+
+    line = ProgressLine(experiment.train.images)
+    run = launch(experiment, options.out, local=options.local, fresh=options.fresh, progress=line)
+    if options.json:
+        rows = run.metrics()
+        best = run.get_json("selection.json")
+        _print_json({"run": run.uri, "last": rows[-1] if rows else None, "selection": best})
+    else:
+        _say(f"trained: {run.uri}")
+    return 0
+
+
+def sweep(arguments: list[str]) -> int:
+    """Search settings with Ray Tune and Optuna; the same command resumes."""
+    from tune_spaces.command import sweep as command
+
+    code: int = command(_parser("sweep"), arguments, _settings)
+    return code
+
+
+def select(arguments: list[str]) -> int:
+    """Choose the best trial of a sweep without test labels and publish its bundle."""
+    parser = _parser("select")
+    parser.add_argument("sweep", help="the sweep's folder")
+    parser.add_argument("--by", default="aucp", help="the figure to go by")
+    parser.add_argument("--publish", default="", help="registry: directory or s3://bucket/prefix")
+    options = parser.parse_args(arguments)
+    from tune_spaces.select import select as choose
+
+    selection = choose(options.sweep, by=options.by, publish=options.publish)
+    _print_json(selection) if options.json else _say(selection["reason"])
+    return 0
+
+
+def calibrate(arguments: list[str]) -> int:
+    """Fit the threshold on held-out normals for a false-positive rate."""
+    parser = _parser("calibrate")
+    parser.add_argument("run")
+    parser.add_argument("--fpr", type=float, default=0.05, help="share of normals flagged, (0, 1)")
+    options = parser.parse_args(arguments)
+    from gan_ray.artifacts.export import calibrate_run
+    from gan_ray.config import to_dict
+
+    result = calibrate_run(options.run, fpr=options.fpr)
+    plain = {k: v for k, v in to_dict(result).items() if k != "scores"}
+    _print_json(plain) if options.json else _say(json.dumps(plain))
+    return 0
+
+
+def evaluate(arguments: list[str]) -> int:
+    """Open the test split: metrics with intervals, paired tests, baselines."""
+    parser = _parser("evaluate")
+    parser.add_argument("bundles", nargs="+")
+    parser.add_argument("--out", required=True, help="folder for evaluation.json and cases.npz")
+    parser.add_argument("--baselines", action="store_true", help="trivial detectors beside it")
+    options, rest = parser.parse_known_args(arguments)
+    from gan_ray.artifacts.bundle import load_bundle
+    from gan_ray.report.table import show_evaluation
+    from gan_ray.scoring.evaluate import evaluate as run
+
+    known = load_bundle(options.bundles[0]).experiment.data
+    settings = _data_settings(rest, "evaluate", known)
+    result = run(options.bundles, settings, Path(options.out), baselines=options.baselines)
+    _print_json(result) if options.json else show_evaluation(result)
+    return 0
+
+
+def report(arguments: list[str]) -> int:
+    """Write one self-contained page about runs, evaluations and sweeps."""
+    parser = _parser("report", with_json=False)
+    parser.add_argument("paths", nargs="+")
+    parser.add_argument("-o", "--out", default="report.html")
+    options = parser.parse_args(arguments)
+    from gan_ray.report.html import write_report
+
+    _say(str(write_report(options.paths, options.out)))
+    return 0
+
+
+def export(arguments: list[str]) -> int:
+    """Make a bundle of a run, through the parity gate."""
+    parser = _parser("export")
+    parser.add_argument("run")
+    parser.add_argument("-o", "--out", required=True, help="the bundle's folder")
+    parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
+    parser.add_argument("--format", default="safetensors")
+    parser.add_argument("--name", default=None)
+    parser.add_argument("--version", default="1")
+    parser.add_argument("--fpr", type=float, default=None, help="default: as calibrated, or 0.05")
+    options = parser.parse_args(arguments)
+    from gan_ray.artifacts.export import export as run
+
+    bundle = run(
+        options.run,
+        options.out,
+        checkpoint=options.checkpoint,
+        name=options.name,
+        version=options.version,
+        fpr=options.fpr,
+        formats=options.format,
+    )
+    _print_json({"bundle": str(bundle)}) if options.json else _say(f"bundle: {bundle}")
+    return 0
+
+
+def serve(arguments: list[str]) -> int:
+    """Serve bundles over HTTP."""
+    parser = _parser("serve", with_json=False)
+    parser.add_argument("bundles", nargs="+")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--max-batch", type=int, default=32)
+    parser.add_argument("--allow", action="append", default=[], help="URI prefix to score from")
+    options = parser.parse_args(arguments)
+    import threading
+
+    from serve.launch import launch
+
+    endpoint = launch(options.bundles, host=options.host, port=options.port,
+                      replicas=options.replicas, max_batch=options.max_batch,
+                      allow=tuple(options.allow))  # fmt: skip
+    _say(f"serving {', '.join(options.bundles)} at {endpoint.url} (Ctrl-C ends it)")
+    try:
+        threading.Event().wait()
+    finally:
+        endpoint.close()
+    return 0
+
+
+def score(arguments: list[str]) -> int:
+    """Score a folder or prefix, exactly once per object; the same command resumes."""
+    parser = _parser("score")
+    parser.add_argument("bundle")
+    parser.add_argument("source")
+    parser.add_argument("sink")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--maps", action="store_true")
+    options = parser.parse_args(arguments)
+    from gan_ray.scoring.batch import score_prefix
+
+    result = score_prefix(options.bundle, options.source, options.sink,
+                          workers=options.workers, maps=options.maps)  # fmt: skip
+    _print_json(result) if options.json else _say(json.dumps(result))
+    return 0
+
+
+def verify(arguments: list[str]) -> int:
+    """Check a bundle: digests, schema, golden images."""
+    parser = _parser("verify")
+    parser.add_argument("bundle")
+    options = parser.parse_args(arguments)
+    from gan_ray.artifacts.export import verify as run
+
+    result = run(options.bundle)
+    _print_json(result) if options.json else _say(json.dumps(result))
+    return 0
+
+
+def quickstart(arguments: list[str]) -> int:
+    """Run the whole product once on embedded real data."""
+    parser = _parser("quickstart")
+    parser.add_argument("--store", default="runs/quickstart/store", help="directory or s3://…")
+    parser.add_argument("--out", default="runs/quickstart")
+    options = parser.parse_args(arguments)
+    from gan_ray.quickstart import quickstart as run
+
+    summary = run(store=options.store, out=options.out, say=_say)
+    if options.json:
+        _print_json(summary)
+    return 0
+
+
+Verb = Callable[[list[str]], int]
+VERBS: Mapping[str, tuple[Verb, str]] = {
+    "quickstart": (quickstart, "run the whole product once, on embedded real data"),
+    "architectures": (architectures, "list the systems"),
+    "data": (data, "check a data set: gan-ray data check ROOT"),
+    "train": (train, "train a system; the same --out resumes"),
+    "sweep": (sweep, "search settings with Ray Tune and Optuna; the same --out resumes"),
+    "select": (select, "choose the best trial of a sweep without test labels"),
+    "calibrate": (calibrate, "fit the threshold on held-out normals"),
+    "evaluate": (evaluate, "open the test split: metrics with intervals"),
+    "report": (report, "write one self-contained page"),
+    "export": (export, "make a bundle of a run, through the parity gate"),
+    "serve": (serve, "serve bundles over HTTP"),
+    "score": (score, "score a folder or prefix, exactly once per object"),
+    "verify": (verify, "check a bundle"),
+}
+
+
+def _usage() -> str:
+    verbs = "\n".join(f"  {name:14} {about}" for name, (_, about) in VERBS.items())
+    return f"usage: gan-ray VERB …\n\n{verbs}\n\n`gan-ray VERB --help` tells more."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; give the exit code: 0 ok, 1 check, 2 usage, 3 parity, 4 data, 5 cluster."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if words else 2
+    try:
+        if words[0] not in VERBS:
+            raise ConfigError(unknown("verb", words[0], VERBS))
+        return VERBS[words[0]][0](words[1:])
+    except GanRayError as error:
+        kind = "" if isinstance(error, CheckFailed) else f"{type(error).__name__}: "
+        _say(f"gan-ray: {kind}{error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("gan-ray: interrupted; what is done is kept, the same command goes on.")
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The table of what exists, read from the code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gan_ray import architectures
+from gan_ray.experiment import build_detector, make
+
+
+def rows() -> list[dict[str, Any]]:
+    """Describe every system: variants, presets, streams, scores, parameters of each preset."""
+    table = []
+    for name in architectures.names():
+        detector = architectures.get(name)
+        parameters = {}
+        for preset in detector.presets:
+            with torch.device("meta"):
+                built = build_detector(make(name, preset=preset))
+            parameters[preset] = sum(p.numel() for p in built.parameters())
+        table.append(
+            {
+                "name": name,
+                "title": detector.title,
+                "variants": list(detector.variants),
+                "presets": list(detector.presets),
+                "streams": list(detector.streams),
+                "scores": list(detector.scores),
+                "parameters": parameters,
+                "card": f"docs/systems/{name}.md",
+            }
+        )
+    return table
+
+
+def show(table: list[dict[str, Any]]) -> None:
+    """Print the table on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    view = Table(box=None, pad_edge=False)
+    for head in ("name", "system", "variants", "streams", "scores", "parameters (M)"):
+        view.add_column(head, overflow="fold")
+    for row in table:
+        sizes = " ".join(f"{k} {v / 1e6:.2f}" for k, v in row["parameters"].items())
+        lists = (", ".join(row[key]) for key in ("variants", "streams", "scores"))
+        view.add_row(row["name"], row["title"], *lists, sizes)
+    Console().print(view)

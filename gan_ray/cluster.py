@@ -1,0 +1,57 @@
+"""How this project meets Ray: which cluster, with which authentication, with which environment."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from gan_ray.errors import ClusterError
+from gan_ray.storage.environment import environment
+
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+
+
+def connect(*, num_cpus: int | None = None) -> None:
+    """Connect to the cluster of RAY_ADDRESS, or start one on loopback for this process.
+
+    Does nothing when connected already. Authentication is by token unless RAY_AUTH_MODE says
+    otherwise; a private cluster gets a random token that lives as long as the process.
+
+    Raises:
+        ClusterError: the cluster does not answer.
+    """
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS", "local")
+    known = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    if address == "local" and os.environ["RAY_AUTH_MODE"] == "token":
+        kept = (Path.home() / ".ray" / "auth_token").exists()
+        if not kept and not any(name in os.environ for name in known):
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    import ray  # after the environment is set: Ray reads it when imported
+
+    if ray.is_initialized():
+        return
+    # Workers inherit nothing by themselves; secrets travel in the job's runtime environment, as
+    # Ray's own documentation has it: protect the cluster with a token.
+    runtime_env = {"env_vars": environment()}
+    try:
+        if address == "local":
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                logging_level="ERROR",
+                log_to_driver=False,
+                runtime_env=runtime_env,
+            )
+        else:
+            ray.init(address=address, logging_level="ERROR", runtime_env=runtime_env)
+    except (ConnectionError, RuntimeError) as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address}: {error}. Check RAY_ADDRESS, that the head runs, "
+            "and RAY_AUTH_TOKEN when it asks for a token (a missing token looks the same)."
+        ) from None

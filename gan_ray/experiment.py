@@ -1,0 +1,98 @@
+"""From a name, a variant, a preset and changes to an experiment, and from it to a detector."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan_ray import architectures
+from gan_ray.config import Experiment, from_dict, merge, to_dict
+from gan_ray.detector import Detector, ImageSpec
+from gan_ray.errors import ConfigError, unknown
+from gan_ray.scoring.scores import make_score
+from gan_ray.seeds import derive_seed
+
+
+def experiment_type(architecture: str) -> type[Experiment[Any]]:
+    """Give the type of the experiments of a system, its `model` field typed by its own settings."""
+    config: Any = architectures.get(architecture).Config
+    return Experiment[config]
+
+
+def make(
+    architecture: str,
+    *,
+    variant: str = "",
+    preset: str = "default",
+    changes: Mapping[str, Any] | None = None,
+) -> Experiment[Any]:
+    """Lay preset, variant and `changes` (nested dict), in this order, over a system's defaults.
+
+    Raises:
+        ConfigError: a name is unknown or a change does not fit.
+    """
+    detector = architectures.get(architecture)
+    layers: list[Mapping[str, Any]] = []
+    if preset not in detector.presets:
+        raise ConfigError(unknown(f"preset of {architecture}", preset, detector.presets))
+    layers.append(detector.presets[preset])
+    if variant:
+        if variant not in detector.variants:
+            raise ConfigError(unknown(f"variant of {architecture}", variant, detector.variants))
+        layers.append(detector.variants[variant])
+    plain = to_dict(
+        experiment_type(architecture)(architecture=architecture, model=detector.Config())
+    )
+    for layer in (*layers, changes or {}):
+        plain = merge(plain, layer)
+    return parse({**plain, "variant": variant, "preset": preset})
+
+
+def parse(data: Mapping[str, Any]) -> Experiment[Any]:
+    """Build the experiment that `to_dict` described and check that its parts suit each other.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type, or parts that do not go together.
+    """
+    name = str(data.get("architecture", ""))
+    experiment = from_dict(experiment_type(name), data)
+    make_score(experiment.score, architectures.get(name))
+    train = experiment.train
+    parts = train.workers * train.accumulate
+    if train.batch_size % parts:
+        raise ConfigError(
+            f"a batch of {train.batch_size} images cannot be cut into {train.workers} workers x "
+            f"{train.accumulate} parts: set --train.batch-size to a multiple of {parts}."
+        )
+    return experiment
+
+
+def with_absolute_root(experiment: Experiment[Any]) -> Experiment[Any]:
+    """Name the data by a path that holds in every directory; URIs and embedded data stay."""
+    root = experiment.data.root
+    if not root or "://" in root:
+        return experiment
+    data = dataclasses.replace(experiment.data, root=str(Path(root).resolve()))
+    return dataclasses.replace(experiment, data=data)
+
+
+def image_spec(experiment: Experiment[Any]) -> ImageSpec:
+    """Give the images the experiment's networks are built for."""
+    return ImageSpec(size=experiment.data.image_size, channels=experiment.data.channels)
+
+
+def build_detector(experiment: Experiment[Any], *, seed: int | None = None) -> Detector:
+    """Build the networks on the CPU, initialised from the experiment's seed (or `seed`).
+
+    Leaves torch's global random state as it was.
+
+    Raises:
+        ConfigError: the image size does not suit the networks.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(experiment.seed if seed is None else seed, "init"))
+        return architectures.get(experiment.architecture)(experiment.model, image_spec(experiment))

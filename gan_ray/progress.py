@@ -1,0 +1,39 @@
+"""The progress line of a long verb: rate and ETA on a terminal, one line per report otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+_BOOKKEEPING = ("stage", "images", "seconds", "images_per_second")
+
+
+class ProgressLine:
+    """Tells how far a training is, on standard error."""
+
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        """Expect `total` images."""
+        self._total, self._stream = total, stream or sys.stderr
+        self._started, self._first = time.monotonic(), -1
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        """Show a report's row."""
+        images = int(row["images"])
+        if self._first < 0:
+            self._first = max(0, images - round(row["images_per_second"] * row["seconds"]))
+            self._started = time.monotonic() - row["seconds"]
+        rate = (images - self._first) / max(time.monotonic() - self._started, 1e-9)
+        left = max(0, self._total - images) / max(rate, 1e-9)
+        figures = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in _BOOKKEEPING)
+        line = (
+            f"{row['stage']}  {images:,}/{self._total:,} images  {rate:,.0f}/s  "
+            f"ETA {int(left // 60)}:{int(left % 60):02d}  {figures}"
+        )
+        if self._stream.isatty():
+            self._stream.write("\r\x1b[2K" + line[:200])
+            if images >= self._total:
+                self._stream.write("\n")
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()

@@ -1,0 +1,142 @@
+"""Start a training: here, or on a Ray cluster through Ray Train."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gan_ray.cluster import connect
+from gan_ray.config import Experiment, to_dict
+from gan_ray.errors import ClusterError
+from gan_ray.experiment import with_absolute_root
+from gan_ray.storage.arrow import arrow_filesystem
+from gan_ray.storage.environment import environment
+from gan_ray.training.run import RunFolder
+from gan_ray.training.session import run_session
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def train(
+    experiment: Experiment[Any],
+    out: str | Path,
+    *,
+    local: bool = False,
+    fresh: bool = False,
+    progress: Progress = lambda row: None,
+) -> RunFolder:
+    """Train into the run folder `out`, going on from what is already there.
+
+    `local` runs the loop in this process without Ray, equal bit for bit to one worker under Ray.
+    Under Ray a failed worker is replaced up to `train.max_failures` times and training goes on from
+    the newest complete checkpoint. `progress` sees each report's row.
+
+    Raises:
+        ConfigError, DataError: found before any worker is asked for where possible.
+        ClusterError: workers kept failing, or the cluster has no room for them.
+    """
+    experiment = with_absolute_root(experiment)  # workers run in other directories
+    run = RunFolder(out)
+    run.claim(experiment, fresh=fresh)
+    if local:
+        gpu = experiment.train.use_gpu
+        run_session(
+            experiment,
+            run,
+            device="cuda" if gpu and torch.cuda.is_available() else "cpu",
+            on_report=lambda row, key: progress(row),
+        )
+        return run
+    connect()
+    with _followed(run, progress):
+        _train_on_cluster(experiment, run)
+    return run
+
+
+@contextmanager
+def _followed(run: RunFolder, progress: Progress, seconds: float = 2.0) -> Iterator[None]:
+    """Tell `progress` of each new row of the run folder: workers may be on other machines."""
+    told, done = len(run.metrics()), threading.Event()
+
+    def tell() -> None:
+        nonlocal told
+        rows = run.metrics()
+        for row in rows[told:]:
+            progress(row)
+        told = max(told, len(rows))
+
+    def follow() -> None:
+        while not done.wait(seconds):
+            tell()
+
+    thread = threading.Thread(target=follow, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        tell()
+
+
+def _train_on_cluster(experiment: Experiment[Any], run: RunFolder) -> None:
+    import ray
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from gan_ray.training.worker import train_worker
+
+    train = experiment.train
+    _fits(experiment)
+    filesystem, root = arrow_filesystem(run.uri)
+    parent, _, name = root.rpartition("/")
+    # Ray's notes of an earlier attempt: resuming is ours, from the newest complete checkpoint.
+    run.store.delete("checkpoint_manager_snapshot.json")
+    resources = {"CPU": 1.0} | ({"GPU": train.gpus_per_worker} if train.use_gpu else {})
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"experiment": to_dict(experiment), "run": run.uri},
+        scaling_config=ScalingConfig(
+            num_workers=train.workers, use_gpu=train.use_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            # Ray's folder is the run folder: it takes our checkpoints only from below its own.
+            name=name,
+            storage_path=parent,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=train.max_failures),
+            worker_runtime_env={"env_vars": environment()},
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    try:
+        error = trainer.fit().return_value
+    except ray.train.TrainingFailedError as failure:
+        raise ClusterError(
+            f"training failed {train.max_failures + 1} times: {failure}. What was trained is kept; "
+            "the same command goes on."
+        ) from failure
+    if error is not None:
+        raise error
+
+
+def _fits(experiment: Experiment[Any]) -> None:
+    """Refuse at once what the cluster can never place: Ray would wait for ever."""
+    import ray
+
+    train = experiment.train
+    have = ray.cluster_resources()
+    wanted = {"CPU": float(train.workers)}
+    if train.use_gpu:
+        wanted["GPU"] = train.workers * train.gpus_per_worker
+    for kind, amount in wanted.items():
+        if have.get(kind, 0.0) < amount:
+            raise ClusterError(
+                f"{train.workers} workers need {amount:g} {kind}, the cluster has "
+                f"{have.get(kind, 0.0):g}. Lower --train.workers or add nodes."
+            )

@@ -1,0 +1,183 @@
+"""A run folder: everything one training leaves behind, in a directory or a bucket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from gan_ray.config import Experiment, to_dict
+from gan_ray.detector import Detector
+from gan_ray.errors import ArtifactError, ConfigError, DataError
+from gan_ray.experiment import build_detector, parse
+from gan_ray.storage import uris
+from gan_ray.storage.store import open_store
+from gan_ray.training.state import Snapshot, TrainState, decode
+
+Checkpoint = Literal["best", "last"]
+
+EXECUTION = ("workers", "use_gpu", "gpus_per_worker", "threads", "max_failures",
+             "keep_checkpoints", "samples")  # fmt: skip
+"""Fields of `train` that say how a training is carried out, not which one it is."""
+
+
+class RunFolder:
+    """A training's folder: `experiment.json`, `metrics.jsonl`, `checkpoints/`, `samples/`, ..."""
+
+    def __init__(self, uri: str | Path) -> None:
+        """Name the folder (a directory or s3://bucket/prefix); nothing is read or written yet."""
+        self.store = open_store(str(uri))
+        self.uri = self.store.uri
+
+    def claim(self, experiment: Experiment[Any], *, fresh: bool = False) -> None:
+        """Make the folder this experiment's: new, or the one that is already in it.
+
+        Raises:
+            ConfigError: it holds another experiment and `fresh` is not set.
+        """
+        if fresh:
+            for entry in list(self.store.list()):
+                self.store.delete(entry.key)
+        elif self.store.exists("experiment.json"):
+            here, there = _identity(self.experiment()), _identity(experiment)
+            differing = sorted(key for key in here | there if here.get(key) != there.get(key))
+            if differing:
+                changes = ", ".join(f"{k} ({here.get(k)} -> {there.get(k)})" for k in differing)
+                raise ConfigError(
+                    f"{self.uri} holds another experiment: {changes}. Choose another --out, or "
+                    "start over in this one with --fresh."
+                )
+        self.put_json("experiment.json", to_dict(experiment))
+
+    def experiment(self) -> Experiment[Any]:
+        """Read the experiment.
+
+        Raises:
+            DataError: there is no run here.
+        """
+        if not self.store.exists("experiment.json"):
+            raise DataError(
+                f"no run in {self.uri}: experiment.json is missing. Name the folder that was "
+                "given to `gan-ray train --out`."
+            )
+        return parse(json.loads(self.store.get("experiment.json")))
+
+    def put_json(self, key: str, value: Any) -> None:
+        """Write a JSON file."""
+        self.store.put(key, json.dumps(value, indent=1).encode())
+
+    def get_json(self, key: str) -> Any:
+        """Read a JSON file, None when it is not there."""
+        return json.loads(self.store.get(key)) if self.store.exists(key) else None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Give the rows of `metrics.jsonl`, one per report, oldest first."""
+        if not self.store.exists("metrics.jsonl"):
+            return []
+        return [json.loads(line) for line in self.store.get("metrics.jsonl").splitlines()]
+
+    def put_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Write `metrics.jsonl`; object stores cannot append, and the rows are few."""
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        self.store.put("metrics.jsonl", lines.encode())
+
+    @property
+    def directory(self) -> Path | None:
+        """The run folder as a local directory; None in a bucket."""
+        place = uris.parse(self.uri)
+        return Path(place.path) if place.scheme == "file" else None
+
+    def log(self) -> list[str]:
+        """Give the lines of `log.txt`."""
+        if not self.store.exists("log.txt"):
+            return []
+        return self.store.get("log.txt").decode().splitlines(keepends=True)
+
+    def put_checkpoint(self, images: int, files: Mapping[str, bytes]) -> str:
+        """Write a checkpoint's files in their order, the digest last; give its key."""
+        key = f"checkpoints/{images:012d}"
+        self.store.delete(f"{key}/digest.json")
+        for name, data in files.items():
+            self.store.put(f"{key}/{name}", data)
+        return key
+
+    def checkpoints(self) -> list[int]:
+        """Give the images of the checkpoints that are complete, oldest first; none is read."""
+        keys = (entry.key.split("/") for entry in self.store.list("checkpoints/"))
+        return sorted(int(key[1]) for key in keys if key[-1] == "digest.json")
+
+    def snapshot(self, images: int) -> Snapshot:
+        """Read a checkpoint.
+
+        Raises:
+            ArtifactError: it is torn.
+        """
+        prefix = f"checkpoints/{images:012d}/"
+        names = [entry.key for entry in self.store.list(prefix)]
+        return decode({key.removeprefix(prefix): self.store.get(key) for key in names})
+
+    def newest(self) -> Snapshot | None:
+        """Read the newest checkpoint whose digests match; torn ones are as if they were not."""
+        for images in reversed(self.checkpoints()):
+            try:
+                return self.snapshot(images)
+            except ArtifactError:
+                continue
+        return None
+
+    def retain(self, newest: int, best: int | None) -> None:
+        """Delete all but the `newest` checkpoints and the one at `best` images."""
+        for images in self.checkpoints()[:-newest]:
+            if images != best:
+                # The digest goes first: what is left of the folder is then torn, not wrong.
+                for name in ("digest.json", "state.json", "tensors.safetensors"):
+                    self.store.delete(f"checkpoints/{images:012d}/{name}")
+
+    def best(self) -> int | None:
+        """Give the images of the checkpoint that selection chose, None when it chose none."""
+        selection = self.get_json("selection.json")
+        return None if selection is None else int(selection["images"])
+
+
+def load_detector(
+    run: RunFolder | str | Path, checkpoint: Checkpoint = "best"
+) -> tuple[Detector, Experiment[Any], int]:
+    """Give the trained detector as it is scored, its experiment, and its images of training.
+
+    `best` is the checkpoint that selection chose, or the last one where nothing could be selected.
+    On the CPU in float32, eval mode, averaged weights where the stage has them.
+
+    Raises:
+        ArtifactError: the run has no usable checkpoint.
+    """
+    folder = run if isinstance(run, RunFolder) else RunFolder(run)
+    experiment = folder.experiment()
+    best = folder.best() if checkpoint == "best" else None
+    snapshot = folder.newest() if best is None else folder.snapshot(best)
+    if snapshot is None:
+        raise ArtifactError(
+            f"{folder.uri} has no complete checkpoint yet: run the same `gan-ray train` again, it "
+            "goes on where it stopped."
+        )
+    state = TrainState(build_detector(experiment))
+    state.restore(snapshot)
+    state.adopt_averages()
+    return state.detector.eval().requires_grad_(False).to(torch.float32), experiment, state.images
+
+
+def _identity(experiment: Experiment[Any]) -> dict[str, Any]:
+    plain = to_dict(experiment)
+    plain["train"] = {k: v for k, v in plain["train"].items() if k not in EXECUTION}
+    del plain["data"]["root"]  # data may move; the session compares what was read
+    flat: dict[str, Any] = {}
+    stack: list[tuple[str, Any]] = [("", plain)]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, Mapping):
+            stack += [(f"{path}.{k}" if path else k, v) for k, v in value.items()]
+        else:
+            flat[path] = value
+    return flat

@@ -1,0 +1,177 @@
+"""One training from its experiment to its run folder, on one rank; Ray is not needed.
+
+`train --local` runs it in this process, a Ray Train worker runs it on its rank, a sweep's trial in
+its actor. Rank 0 validates and writes; every rank calls `on_report` equally often.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from tensorboardX import SummaryWriter
+
+from gan_ray.config import Experiment, to_dict
+from gan_ray.data.sources import TrainingData, load_training
+from gan_ray.data.streams import Streams
+from gan_ray.errors import ConfigError
+from gan_ray.experiment import build_detector
+from gan_ray.training import distributed
+from gan_ray.training.loop import PRECISIONS, Report, fit
+from gan_ray.training.pictures import write_curves, write_samples
+from gan_ray.training.run import RunFolder
+from gan_ray.training.state import Snapshot, encode
+from gan_ray.training.validation import Validation
+
+OnReport = Callable[[dict[str, Any], str | None], None]
+"""Sees each report's row and, on rank 0, the key of its checkpoint in the run folder."""
+
+
+def run_session(
+    experiment: Experiment[Any],
+    run: RunFolder,
+    *,
+    device: torch.device | str = "cpu",
+    on_report: OnReport = lambda row, checkpoint: None,
+) -> None:
+    """Train from the newest complete checkpoint of `run` to the end, reporting and writing.
+
+    Raises:
+        DataError: the data cannot be used, or are not those that the run began with.
+        ConfigError: the data lack a stream that the architecture needs.
+        DivergedError: a loss term stopped being finite.
+    """
+    train = experiment.train
+    device = torch.device(device)
+    torch.set_num_threads(train.threads)
+    data = load_training(experiment.data)
+    detector = build_detector(experiment)
+    streams = Streams(
+        data,
+        detector.streams,
+        seed=experiment.seed,
+        device=device,
+        dtype=PRECISIONS[train.precision],
+        flip=experiment.data.flip,
+    )
+    resume = run.newest()
+    writer = _Writer(experiment, run, data, resume)
+    training = fit(detector, streams, train, seed=experiment.seed, device=device, resume=resume)
+    figures: Mapping[str, float] | None = None
+    while True:
+        try:
+            report = training.send(figures) if figures is not None else next(training)
+        except StopIteration:
+            return
+        distributed.assert_in_sync(report.state.detector)
+        row, key = writer.write(report, device) if distributed.rank() == 0 else ({}, None)
+        figures = _from_first_rank(row)
+        on_report(dict(figures), key)
+        writer.resume_clock()
+
+
+def _from_first_rank(row: dict[str, Any]) -> dict[str, Any]:
+    if distributed.world_size() == 1:
+        return row
+    box = [row]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+class _Writer:
+    """What rank 0 leaves in the run folder at each report."""
+
+    def __init__(
+        self,
+        experiment: Experiment[Any],
+        run: RunFolder,
+        data: TrainingData,
+        resume: Snapshot | None,
+    ) -> None:
+        self._experiment, self._run = experiment, run
+        self._validation = Validation(experiment, data)
+        self._images = resume.images if resume else 0
+        self._rows = [row for row in run.metrics() if row["images"] <= self._images]
+        if resume and not any(row["images"] == resume.images for row in self._rows):
+            # Killed between the checkpoint and its row: the checkpoint knows the figures.
+            self._rows.append({"stage": resume.stage, **resume.figures})
+        self._lines = run.log()
+        self._board: SummaryWriter | None = None
+        if distributed.rank() == 0:
+            self._same_data(data)
+            if run.directory is not None:
+                self._board = SummaryWriter(str(run.directory / "tb"))
+        self.resume_clock()
+
+    def resume_clock(self) -> None:
+        """Count time of training only, not of reports."""
+        self._started = time.perf_counter()
+
+    def write(self, report: Report, device: torch.device) -> tuple[dict[str, Any], str]:
+        """Validate, select, checkpoint; give the report's row and the checkpoint's key."""
+        seconds = time.perf_counter() - self._started
+        row: dict[str, Any] = {"stage": report.stage.name, "images": report.images}
+        row["seconds"] = round(seconds, 3)
+        row["images_per_second"] = round((report.images - self._images) / max(seconds, 1e-9), 2)
+        row |= report.metrics
+        self._images = report.images
+        if report.stage.scores:
+            with report.state.scoring() as detector:
+                seen = self._validation.look(detector, device)
+                row |= seen.figures
+                self._run.store.put("scores/val.parquet", seen.table())
+                if self._experiment.train.samples:
+                    write_samples(self._run, report.images, seen.samples)
+        # The checkpoint comes before what speaks of it; a kill between the two loses nothing.
+        figures = {k: v for k, v in row.items() if isinstance(v, (int, float))}
+        key = self._run.put_checkpoint(report.images, encode(report.state, figures))
+        self._rows.append(row)
+        self._run.put_metrics(self._rows)
+        best = self._validation.best(self._rows)
+        if best is not None:
+            self._run.put_json("selection.json", to_dict(best))
+        keep = best.images if best is not None else None
+        self._run.retain(self._experiment.train.keep_checkpoints, keep)
+        self._log(row)
+        if report.finished:
+            write_curves(self._run, self._rows)
+        return row, key
+
+    def _log(self, row: Mapping[str, Any]) -> None:
+        """Add the row to `log.txt` and, where the run folder is a directory, to TensorBoard's."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        lines = [f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()]
+        self._lines.append(f"{stamp} {' '.join(lines)}\n")
+        self._run.store.put("log.txt", "".join(self._lines).encode())
+        if self._board is not None:
+            for name, value in row.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(name, value, row["images"])
+            self._board.flush()
+
+    def _same_data(self, data: TrainingData) -> None:
+        known = self._run.get_json("environment.json")
+        if known is not None and self._rows and known["data"] != data.fingerprint:
+            raise ConfigError(
+                f"{self._run.uri} was trained on other data (fingerprint {known['data']}, now "
+                f"{data.fingerprint}). Point --data.root at the same images, choose another --out, "
+                "or start over with --fresh."
+            )
+        packages = ("gan-ray", "torch", "numpy", "ray", "pillow")
+        environment = {
+            "data": data.fingerprint,
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "world_size": distributed.world_size(),
+            "threads": torch.get_num_threads(),
+            "cuda": torch.version.cuda,
+            **{name: importlib.metadata.version(name) for name in packages},
+        }
+        self._run.put_json("environment.json", environment)

@@ -1,0 +1,115 @@
+"""What held-out normals (and the unlabeled mix) say about a detector while it trains.
+
+No test image and no test label is opened here.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from gan_ray.config import Experiment
+from gan_ray.data.sources import Split, TrainingData
+from gan_ray.detector import Detector
+from gan_ray.errors import ConfigError
+from gan_ray.scoring.scorer import Scorer
+from gan_ray.scoring.scores import make_score
+from gan_ray.scoring.selection import Selection, figures, select
+
+_NEEDS = {"aucp": "an unlabeled mix (train/unlabeled)",
+          "validation": "labelled validation images (val/normal and val/abnormal)"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the held-out images."""
+
+    figures: Mapping[str, float]
+    scores: Mapping[str, tuple[Split, np.ndarray]]
+    samples: Mapping[str, np.ndarray]
+    """Rows of a picture: `input`, `reconstruction` [N, C, S, S] in [-1, 1], `map` [N, S, S]."""
+
+    def table(self) -> bytes:
+        """Give the scores as a Parquet file: columns `split`, `id`, `score`."""
+        parts = [
+            pa.table({"split": [name] * len(scores), "id": list(split.ids), "score": scores})
+            for name, (split, scores) in self.scores.items()
+        ]
+        sink = io.BytesIO()
+        pq.write_table(pa.concat_tables(parts), sink)
+        return sink.getvalue()
+
+
+class Validation:
+    """The held-out images of an experiment and the way it selects."""
+
+    def __init__(self, experiment: Experiment[Any], data: TrainingData) -> None:
+        """Check that the data have what the selection needs.
+
+        Raises:
+            ConfigError: they have not.
+        """
+        self._experiment, self._data = experiment, data
+        by = experiment.train.select
+        missing = {"aucp": data.unlabeled, "validation": data.labelled}.get(by, data) is None
+        if missing:
+            raise ConfigError(
+                f"--train.select {by} needs {_NEEDS[by]}, and the data have none. Offer them, or "
+                "select by normal_score or last."
+            )
+
+    def look(self, detector: Detector, device: torch.device) -> Look:
+        """Score the held-out normals, the unlabeled mix and the labelled validation images."""
+        experiment, data = self._experiment, self._data
+        scorer = Scorer(
+            detector,
+            make_score(experiment.score, detector),
+            fit=experiment.data.fit,
+            device=device,
+        )
+        splits = {"select": data.select}
+        if data.unlabeled is not None:
+            splits["unlabeled"] = data.unlabeled
+        if data.labelled is not None:
+            splits["labelled"] = data.labelled[0]
+        scores = {name: scorer.score_images(split.images).scores for name, split in splits.items()}
+        labelled = data.labelled and (data.labelled[1], scores["labelled"])
+        return Look(
+            figures=figures(scores["select"], scores.get("unlabeled"), labelled),
+            scores={name: (split, scores[name]) for name, split in splits.items()},
+            samples=self._samples(scorer),
+        )
+
+    def _samples(self, scorer: Scorer) -> dict[str, np.ndarray]:
+        count = self._experiment.train.samples
+        if count == 0:
+            return {}
+        images = self._data.select.images[: (count + 1) // 2]
+        if self._data.unlabeled is not None:
+            images = np.concatenate([images, self._data.unlabeled.images[: count // 2]])
+        result = scorer.score_images(images, maps=True, reconstructions=True)
+        top = np.iinfo(images.dtype).max
+        samples = {"input": images.astype(np.float32) / top * 2 - 1}
+        if result.reconstructions is not None:
+            samples["reconstruction"] = result.reconstructions
+        if result.maps is not None:
+            samples["map"] = result.maps
+        return samples
+
+    def best(self, rows: Sequence[Mapping[str, Any]]) -> Selection | None:
+        """Give the report that the experiment's selection prefers, the earliest of equals.
+
+        None while no report has the figure it goes by.
+        """
+        by = self._experiment.train.select
+        try:
+            return select(rows, "" if by == "auto" else by)
+        except ConfigError:  # no stage so far could score
+            return None
