@@ -1,0 +1,1 @@
+"""Speed and quality, printed as tables and JSON; nothing here asserts a time."""
