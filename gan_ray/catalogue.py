@@ -47,4 +47,5 @@ def show(table: list[dict[str, Any]]) -> None:
         sizes = " ".join(f"{k} {v / 1e6:.2f}" for k, v in row["parameters"].items())
         lists = (", ".join(row[key]) for key in ("variants", "streams", "scores"))
         view.add_row(row["name"], row["title"], *lists, sizes)
-    Console().print(view)
+    console = Console()
+    (console if console.is_terminal else Console(width=160)).print(view)

@@ -53,9 +53,7 @@ def source_of(settings: Experiment[Any], dtype=torch.float32) -> SmoothSource:
 
 def reports(settings: Experiment[Any], resume=None) -> Iterator[tuple[Report, dict[str, bytes]]]:
     detector = experiment.build_detector(settings)
-    training = fit(
-        detector, source_of(settings), settings.train, seed=settings.seed, resume=resume
-    )
+    training = fit(detector, source_of(settings), settings.train, seed=settings.seed, resume=resume)
     for report in training:
         yield report, encode(report.state)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _COLUMNS = ("image_auroc", "image_ap", "pixel_auroc", "sensitivity", "specificity")
 
@@ -21,7 +22,7 @@ def show_evaluation(evaluation: Mapping[str, Any]) -> None:
         view.add_column(name, justify="right")
     for row in rows:
         label = f"{row['name']}@{row['version']}" if row["version"] else row["name"]
-        view.add_row(label, *(_cell(row["metrics"].get(name)) for name in shown))
+        view.add_row(Text(label), *(_cell(row["metrics"].get(name)) for name in shown))
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)

@@ -1,0 +1,1 @@
+"""What a data set offers, from bytes to rows of a global batch."""

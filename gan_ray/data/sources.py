@@ -1,0 +1,211 @@
+"""The two doors to a data set: one for training, one for the test split.
+
+`load_training` opens no test file. `load_test` is called by evaluation alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from gan_ray.config import DataConfig
+from gan_ray.data.digits import digits
+from gan_ray.data.folder import Folder
+from gan_ray.data.idx import idx
+from gan_ray.data.items import Item, Labels, decode
+from gan_ray.data.masks import load_masks
+from gan_ray.data.sets import Split, TestData, TrainingData
+from gan_ray.data.splits import hold_out, shared
+from gan_ray.data.transforms import preprocessing_hash, widen
+from gan_ray.detector import ImageSpec
+from gan_ray.errors import ConfigError, DataError, unknown
+
+__all__ = ["Source", "Split", "TestData", "TrainingData", "load_test", "load_training"]
+
+Parts = Mapping[str, Sequence[Item]]
+"""Items by part of a data set."""
+
+
+class Source(Protocol):
+    """What a data set can tell; no image is opened before its item is loaded."""
+
+    @property
+    def grouped_by(self) -> str:
+        """What tells whose image it is: `file` (nothing does), `pattern` or `manifest`."""
+
+    @property
+    def ignored(self) -> Sequence[str]:
+        """Files that lie beside the images and are not used."""
+
+    def training(self) -> Parts:
+        """Items by part: train/normal, train/unlabeled, val/normal, val/abnormal."""
+
+    def test(self) -> Sequence[Item]:
+        """Items of the test split."""
+
+    def test_groups(self) -> frozenset[str]:
+        """Groups of the test split, as far as they are known without opening a test file."""
+
+    def labels(self) -> Labels:
+        """Labels of the test split, in the order of `test`."""
+
+
+_SOURCES: Mapping[str, Callable[[DataConfig], Source]] = {
+    "digits": digits,
+    "folder": Folder,
+    "idx": idx,
+}
+
+
+@dataclass(frozen=True)
+class TrainingItems:
+    """The items that training may open, by what they are for."""
+
+    normal: Sequence[Item]
+    unlabeled: Sequence[Item]
+    select: Sequence[Item]
+    calibrate: Sequence[Item]
+    abnormal: Sequence[Item]
+    """Abnormal images of a validation folder."""
+
+
+def open_source(data: DataConfig) -> Source:
+    """Give the source that the settings name, listed but not opened.
+
+    Raises:
+        ConfigError: settings that cannot work.
+        DataError: there is nothing usable at the root.
+    """
+    if data.source not in _SOURCES:
+        raise ConfigError(unknown("source", data.source, _SOURCES))
+    if data.image_size < 1:
+        raise ConfigError(f"data.image_size is {data.image_size}, but must be at least 1 pixel.")
+    if not 0 < data.holdout < 1:
+        raise ConfigError(
+            f"data.holdout is {data.holdout}, but must lie between 0 and 1: some normals must be "
+            "held out for selection and calibration, and some must be left to train on."
+        )
+    if not 0 <= data.abnormal_share <= 1:
+        raise ConfigError(f"data.abnormal_share is {data.abnormal_share}, but must lie in [0, 1].")
+    return _SOURCES[data.source](data)
+
+
+def training_items(parts: Parts, data: DataConfig) -> TrainingItems:
+    """Say what each item of `Source.training` is for; normals are held out by group.
+
+    A folder of validation normals is used instead of held-out training normals.
+
+    Raises:
+        DataError: there are no training normals, or too few groups of them.
+    """
+    normal = parts["train/normal"]
+    if not normal:
+        raise DataError(
+            f"there are no normal training images in '{data.root or data.source}'. "
+            "Put them into train/normal (or train/good)."
+        )
+    if parts["val/normal"]:
+        _, select, calibrate = hold_out(parts["val/normal"], _group, 1.0)
+    else:
+        normal, select, calibrate = hold_out(normal, _group, data.holdout)
+    return TrainingItems(normal, parts["train/unlabeled"], select, calibrate, parts["val/abnormal"])
+
+
+def load_training(data: DataConfig) -> TrainingData:
+    """Give the prepared training data; never opens a test file.
+
+    Raises:
+        ConfigError: settings that cannot work.
+        DataError: images that cannot be used, or patients that are also in the test split.
+    """
+    source = open_source(data)
+    found = source.training()
+    items = training_items(found, data)
+    _refuse_shared_patients(found, source.test_groups())
+    image = ImageSpec(size=data.image_size, channels=data.channels)
+    parts = {
+        name: decode(some, image, data.fit)
+        for name, some in {
+            "normal": items.normal,
+            "unlabeled": items.unlabeled,
+            "select": items.select,
+            "calibrate": items.calibrate,
+            "labelled": [*items.select, *items.abnormal] if items.abnormal else [],
+        }.items()
+    }
+    if any(split.images.dtype == np.uint16 for split in parts.values()):
+        parts = {
+            name: dataclasses.replace(split, images=widen(split.images))
+            for name, split in parts.items()
+        }
+    labels = np.array([0] * len(items.select) + [1] * len(items.abnormal), dtype=np.int64)
+    return TrainingData(
+        normal=parts["normal"],
+        unlabeled=parts["unlabeled"] if items.unlabeled else None,
+        select=parts["select"],
+        calibrate=parts["calibrate"],
+        labelled=(parts["labelled"], labels) if items.abnormal else None,
+        fingerprint=_fingerprint(parts, preprocessing_hash(image, data.fit)),
+    )
+
+
+def load_test(data: DataConfig) -> TestData:
+    """Give the prepared test split with its labels: the one door to them.
+
+    Raises:
+        ConfigError: settings that cannot work.
+        DataError: images or masks that cannot be used, no test images, or patients that are also
+            in the training data.
+    """
+    source = open_source(data)
+    if groups := source.test_groups():
+        _refuse_shared_patients(source.training(), groups)
+    items = source.test()
+    if not items:
+        raise DataError(
+            f"there are no test images in '{data.root}'. Put them into test/normal and "
+            "test/abnormal."
+        )
+    known = source.labels()
+    image = ImageSpec(size=data.image_size, channels=data.channels)
+    return TestData(
+        split=decode(items, image, data.fit),
+        labels=known.labels,
+        sublabels=known.sublabels,
+        masks=None if known.masks is None else load_masks(known.masks, image.size, data.fit),
+    )
+
+
+def shared_patients(first: Iterable[Item], second: Iterable[str]) -> str:
+    """Name the groups of the items that also occur in `second`, at most ten; empty if none do."""
+    names = shared((item.group for item in first), second)
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(repr(name) for name in names[:10]) + more
+
+
+def _refuse_shared_patients(parts: Parts, test_groups: Iterable[str]) -> None:
+    names = shared_patients((item for items in parts.values() for item in items), test_groups)
+    if names:
+        raise DataError(
+            f"patients (groups) are both in the training and in the test data: {names}. Every "
+            "figure measured there would be too good: move all images of a patient to one side."
+        )
+
+
+def _group(item: Item) -> str:
+    return item.group
+
+
+def _fingerprint(parts: Mapping[str, Split], preprocessing: str) -> str:
+    digest = hashlib.blake2b(preprocessing.encode(), digest_size=8)
+    for name, split in parts.items():
+        digest.update(f"{name} {split.images.dtype} {split.images.shape}".encode())
+        digest.update(split.groups.tobytes())
+        for start in range(0, len(split), 256):
+            digest.update(np.ascontiguousarray(split.images[start : start + 256]).data)
+    return digest.hexdigest()
