@@ -20,9 +20,14 @@ os.environ.update(
     NO_COLOR="1",
 )
 
+import hypothesis
 import pytest
 
 from tests.s3_server import s3, s3_server  # noqa: F401
+
+# Property tests share a busy machine: an example may take its time, and draws repeat.
+hypothesis.settings.register_profile("shared", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")

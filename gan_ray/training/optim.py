@@ -11,7 +11,7 @@ from gan_ray.detector import Detector, Stage
 
 _KINDS: dict[str, Callable[[list[torch.nn.Parameter], Optimizer], torch.optim.Optimizer]] = {
     "adam": lambda parameters, settings: torch.optim.Adam(
-        parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps
+        parameters, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
     ),
     "rmsprop": lambda parameters, settings: torch.optim.RMSprop(
         parameters, lr=settings.lr, alpha=settings.betas[1], eps=settings.eps
