@@ -1,0 +1,92 @@
+"""Real sweeps on a real cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gan_ray.experiment import make
+from tune_spaces.sweep import sweep
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def tiny(name: str, images: int = 64, **train: Any):
+    digits = {"source": "digits", "normal_class": 0, "image_size": 16}
+    train = {"images": images, "report_every": 16, "samples": 0, **train}
+    return make(name, preset="tiny", changes={"data": digits, "train": train})
+
+
+def test_two_systems_are_searched_and_a_failing_trial_stops_nothing(tmp_path) -> None:
+    told: list[dict[str, Any]] = []
+    bad = {"model.discriminator_optimizer.lr": 1e30}  # only ganomaly has it: its trials diverge
+    content = sweep([tiny("ganomaly"), tiny("f-anogan")], samples=2, out=str(tmp_path),
+                    fixes=bad, concurrent=2, progress=told.append)  # fmt: skip
+    assert json.loads((tmp_path / "sweep.json").read_text()) == content
+    rows = content["trials"]
+    assert [(row["number"], row["architecture"]) for row in rows] == [
+        (0, "ganomaly"), (1, "ganomaly"), (2, "f-anogan"), (3, "f-anogan")]  # fmt: skip
+    assert sorted(told, key=lambda row: row["number"]) == rows
+    assert [row["state"] for row in rows[:2]] == ["failed", "failed"]
+    assert all("DivergedError" in row["reason"] for row in rows[:2])
+    assert {row["state"] for row in rows[2:]} <= {"complete", "pruned"}
+    assert "complete" in {row["state"] for row in rows[2:]}
+    assert rows[2]["params"] == {
+        "model.weights.gradient_penalty": 10.0, "model.weights.features": 1.0}  # fmt: skip
+    assert content["best"] == content["selection"]["winner"] in (2, 3)
+    # What a trial is worth is what the checkpoint it would ship is worth.
+    run = Path(tmp_path / "trials/0002-f-anogan")
+    assert rows[2]["value"] == json.loads((run / "selection.json").read_text())["value"]
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_after_kill_9(tmp_path) -> None:
+    script = """
+import sys
+from tests.tune_spaces.test_sweep import killed
+killed(sys.argv[1])
+"""
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+        cwd=Path(__file__).resolve().parents[2], start_new_session=True,
+    )  # fmt: skip
+    assert driver.stdout is not None
+    try:
+        assert driver.stdout.readline() == "ended\n"
+    finally:
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+    before = json.loads((tmp_path / "sweep.json").read_text())["trials"]
+    ended = {row["number"] for row in before if row["state"] != "running"}
+    assert ended
+    assert len(before) > len(ended), "killed too late to show anything"
+
+    def lines(row: dict[str, Any]) -> list[str]:
+        path = Path(row["run"].removeprefix("file://")) / "metrics.jsonl"
+        return path.read_text().splitlines() if path.exists() else []
+
+    known = {row["number"]: lines(row) for row in before}
+    content = sweep([tiny("ganomaly", 4000)], samples=4, out=str(tmp_path), concurrent=2)
+    assert [row["number"] for row in content["trials"]] == [0, 1, 2, 3]
+    assert {row["state"] for row in content["trials"]} <= {"complete", "pruned"}
+    for row in before:
+        now = content["trials"][row["number"]]
+        assert now["params"] == row["params"]
+        assert lines(now)[: len(known[row["number"]])] == known[row["number"]]
+        if row["number"] in ended:
+            assert lines(now) == known[row["number"]]
+    repeated = sweep([tiny("ganomaly", 4000)], samples=4, out=str(tmp_path))
+    assert repeated["trials"] == content["trials"]
+
+
+def killed(out: str) -> None:
+    """The driver that gets killed: says so when a trial has ended."""
+    sweep([tiny("ganomaly", 4000)], samples=4, out=out, concurrent=2,
+          progress=lambda row: print("ended", flush=True))  # fmt: skip

@@ -1,0 +1,1 @@
+"""Search spaces, studies and sweeps with Ray Tune and Optuna."""

@@ -1,0 +1,122 @@
+"""`gan-ray sweep`: from words on the command line to a sweep."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gan_ray.config import Experiment
+from gan_ray.errors import CheckFailed, ConfigError
+from tune_spaces.derive import Value
+from tune_spaces.studies import STUDIES
+
+Settings = Callable[[str, str, str, Sequence[str], str], Experiment[Any]]
+"""(architecture, variant, preset, words, verb) to an experiment: `gan_ray.__main__._settings`."""
+
+
+def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str], settings: Settings) -> int:
+    """Run the verb; gives the exit code.
+
+    Raises:
+        ConfigError: a word that is not understood.
+        CheckFailed: all trials failed.
+    """
+    _declare(parser)
+    wants_help = {"-h", "--help"} & set(arguments)
+    words = [word for word in arguments if word not in ("-h", "--help")]
+    if wants_help and (not words or words[0].startswith("-")):
+        parser.print_help()
+        return 0
+    options, rest = parser.parse_known_args(words)
+    if wants_help:
+        parser.print_help()
+        rest = ["--help"]
+    names = options.architectures.split(",")
+    base = [settings(name, options.variant, options.preset, rest, "sweep") for name in names]
+    if not options.out:
+        raise ConfigError("sweep needs a place for its trials: add --out DIR or --out s3://…")
+    from tune_spaces.sweep import sweep as run
+
+    content = run(
+        base,
+        study=options.study,
+        samples=options.samples,
+        out=options.out,
+        fixes=dict(_fix(text) for text in options.fix),
+        ranges=dict(_range(text) for text in options.range),
+        seed=base[0].seed,
+        concurrent=options.concurrent,
+        objective=options.objective,
+        progress=_say,
+    )
+    if options.json:
+        print(json.dumps(content, indent=1))
+    if content["best"] is None:
+        reasons = sorted({trial["reason"] for trial in content["trials"]})
+        raise CheckFailed(f"all {len(content['trials'])} trials failed: {' | '.join(reasons)}")
+    if not options.json:
+        print(f"sweep: {content['selection']['reason']}", file=sys.stderr, flush=True)
+    return 0
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("architectures", metavar="ARCH[,ARCH…]", help="searched one after another")
+    parser.add_argument("--variant", default="", help="member of the family")
+    parser.add_argument("--preset", default="default", help="tiny, default or reference")
+    parser.add_argument("--out", default="", help="directory or s3://bucket/prefix; resumes")
+    parser.add_argument("--study", default="weights", help=f"{' or '.join(STUDIES)}")
+    parser.add_argument("--samples", type=_count, default=16, help="trials of each architecture")
+    parser.add_argument("--fix", action="append", default=[], metavar="KEY=VALUE",
+                        help="pin a setting, such as model.width=32; repeatable")  # fmt: skip
+    parser.add_argument("--range", action="append", default=[], metavar="KEY=LOW:HIGH",
+                        help="narrow a range, such as model.weights.identity=0.5:20")  # fmt: skip
+    parser.add_argument("--concurrent", type=_count, default=None,
+                        help="trials at a time; default: as many as find room")  # fmt: skip
+    parser.add_argument("--objective", default="val/aucp", help="or val/image_auroc; maximised")
+    parser.epilog = "All settings of `gan-ray train`, such as --data.root and --train.images, too."
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on, not '{text}'")
+    return int(text)
+
+
+def _fix(text: str) -> tuple[str, Value]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise ConfigError(f"--fix '{text}': write KEY=VALUE, such as model.width=32.")
+    try:
+        read: Value = json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+    return key, read
+
+
+def _range(text: str) -> tuple[str, tuple[float, float]]:
+    key, _, ends = text.partition("=")
+    low, _, high = ends.partition(":")
+    try:
+        return key, (float(low), float(high))
+    except ValueError:
+        raise ConfigError(
+            f"--range '{text}': write KEY=LOW:HIGH, such as model.weights.identity=0.5:20."
+        ) from None
+
+
+def _say(trial: dict[str, Any]) -> None:
+    value = "-" if trial["value"] is None else f"{trial['value']:.4f}"
+    settings = "  ".join(
+        f"{key.removeprefix('model.')} {setting:.4g}"
+        if isinstance(setting, float)
+        else f"{key.removeprefix('model.')} {setting}"
+        for key, setting in trial["params"].items()
+    )
+    line = (
+        f"trial {trial['number']}  {trial['architecture']}  {trial['state']}  {value}  "
+        f"{trial['images']:,} images  {trial['seconds']:.0f} s  {settings}"
+    )
+    print(line + (f"  {trial['reason']}" if trial["reason"] else ""), file=sys.stderr, flush=True)

@@ -1,0 +1,137 @@
+"""The named studies: which of a system's annotated settings are searched, and for what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from gan_ray.config import Experiment, to_dict
+from gan_ray.detector import Batch
+from gan_ray.errors import ConfigError, unknown
+from gan_ray.experiment import build_detector
+from gan_ray.ranges import Range
+from tune_spaces.derive import Value, derive, narrow, nearest
+from tune_spaces.settings import flatten, with_settings
+
+STUDIES: Mapping[str, str] = {"weights": "model.weights.", "full": "model."}
+"""A study's name and what the keys that it searches begin with."""
+
+Selector = Literal["aucp", "validation"]
+
+OBJECTIVES: Mapping[str, Selector] = {"val/aucp": "aucp", "val/image_auroc": "validation"}
+"""Figures a search may maximise, with the selector of checkpoints (`train.select`) that goes along:
+they compare different systems and weights, as a loss or a mean score cannot."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One architecture's search: the first trial is `experiment` itself, moved into `space`."""
+
+    experiment: Experiment[Any]
+    space: Mapping[str, Range]
+
+    @property
+    def name(self) -> str:
+        """Architecture, and variant where there is one."""
+        return "-".join(filter(None, (self.experiment.architecture, self.experiment.variant)))
+
+    @property
+    def first(self) -> dict[str, Value]:
+        """The point of the space nearest to the experiment's own settings."""
+        here = flatten(to_dict(self.experiment))
+        return {key: nearest(values, here[key]) for key, values in self.space.items()}
+
+
+def plans(
+    experiments: Sequence[Experiment[Any]],
+    study: str,
+    fixes: Mapping[str, Value],
+    ranges: Mapping[str, tuple[float, float]],
+) -> list[Plan]:
+    """Give each experiment's search: pinned by `fixes`, which may name any setting, then narrowed.
+
+    With several architectures a key counts for those that know it, and one has to.
+
+    Raises:
+        ConfigError: an unknown study or key, a range that is no part of the study's, two
+            experiments of one name, or nothing left to search.
+    """
+    if study not in STUDIES:
+        raise ConfigError(unknown("study", study, STUDIES))
+    made = [_plan(experiment, study, fixes, ranges) for experiment in experiments]
+    names = [plan.name for plan in made]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(
+            f"a sweep needs different architectures, and got {', '.join(names) or 'none'}: name "
+            "one or more, each once."
+        )
+    settings = {key for experiment in experiments for key in flatten(to_dict(experiment))}
+    searched = {key for plan in made for key in plan.space}
+    for key in fixes:
+        if key not in settings:
+            raise ConfigError(f"--fix: {unknown('setting', key, settings)}")
+    for key in ranges:
+        if key not in searched:
+            raise ConfigError(f"--range: {unknown(f'key of the study {study}', key, searched)}")
+    return made
+
+
+def check_objective(objective: str) -> None:
+    """Refuse an objective that is not one.
+
+    Raises:
+        ConfigError: it is unknown, or made of test labels.
+    """
+    if objective.startswith("test/"):
+        raise ConfigError(
+            f"'{objective}' would choose settings by test labels, and the test would then measure "
+            f"nothing: search for one of {', '.join(OBJECTIVES)}, and `gan-ray evaluate` once."
+        )
+    if objective not in OBJECTIVES:
+        raise ConfigError(unknown("objective", objective, OBJECTIVES))
+
+
+def _plan(
+    experiment: Experiment[Any],
+    study: str,
+    fixes: Mapping[str, Value],
+    ranges: Mapping[str, tuple[float, float]],
+) -> Plan:
+    known = flatten(to_dict(experiment))
+    experiment = with_settings(experiment, {k: v for k, v in fixes.items() if k in known})
+    space = {
+        key: narrow(key, wide, *ranges[key]) if key in ranges else wide
+        for key, wide in derive(type(experiment.model), "model.").items()
+        if key.startswith(STUDIES[study]) and key not in fixes
+    }
+    for key in _idle_weights(experiment, every_variant=study != "weights"):
+        space.pop(key, None)
+    if not space:
+        raise ConfigError(
+            f"the study '{study}' of {experiment.architecture} has nothing to search: what it has "
+            "is fixed, or unused by this variant. Fix less, or take --study full."
+        )
+    return Plan(experiment, space)
+
+
+def _idle_weights(experiment: Experiment[Any], *, every_variant: bool) -> set[str]:
+    """Keys of weights that switch a term off, or weigh none that this variant computes.
+
+    The terms are those of one look at two images; a search over `every_variant` may switch to
+    another one, whose terms are not idle.
+    """
+    weights: dict[str, float] = to_dict(experiment.model)["weights"]
+    used = set(weights) if every_variant else _terms(experiment)
+    return {f"model.weights.{n}" for n, w in weights.items() if w == 0 or n not in used}
+
+
+def _terms(experiment: Experiment[Any]) -> set[str]:
+    detector = build_detector(experiment)
+    shape = (2, detector.image.channels, detector.image.size, detector.image.size)
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    batch = Batch(dict.fromkeys(detector.streams, noise))
+    steps = [step for stage in detector.stages() for step in stage.steps]
+    return {term for step in steps for term in step.loss(batch)}

@@ -1,0 +1,231 @@
+"""Search the settings of one or several architectures with Ray Tune and Optuna.
+
+    OUT/sweep.json        the trials, updated as they start and end
+    OUT/selection.json    the winner, chosen without a test label
+    OUT/studies.journal   one Optuna study per architecture (`optuna-dashboard` opens it)
+    OUT/trials/<key>/     a run folder for each trial
+    OUT/ray/              Tune's own notes; not read again
+
+Architectures are searched one after the other, each in a study of its own: a space that branches
+over architectures would let the better one's values decide what counts as good, and as worth going
+on with, in the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from gan_ray.cluster import connect
+from gan_ray.config import Experiment, TrainConfig, to_dict
+from gan_ray.data.sources import load_training
+from gan_ray.detector import Stage
+from gan_ray.errors import ClusterError, ConfigError
+from gan_ray.experiment import build_detector, with_absolute_root
+from gan_ray.storage.arrow import arrow_filesystem
+from gan_ray.training.loop import budgets
+from gan_ray.training.validation import Validation
+from tune_spaces.derive import Value
+from tune_spaces.record import Record
+from tune_spaces.studies import OBJECTIVES, Plan, check_objective, plans
+
+Progress = Callable[[dict[str, Any]], None]
+
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Stages that cannot score yet, and the last word of a trial, have no objective.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+}
+REDUCTION = 2
+"""At each rung the worse half is stopped; rungs lie at doubling numbers of images."""
+
+
+def sweep(
+    base: Sequence[Experiment[Any]],
+    *,
+    study: str = "weights",
+    samples: int,
+    out: str,
+    fixes: Mapping[str, Value] | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    seed: int = 0,
+    concurrent: int | None = None,
+    objective: str = "val/aucp",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run `samples` trials of each experiment's architecture; give the content of `sweep.json`.
+
+    A study's first trial has the settings of its experiment. Called again with the same `out`, a
+    sweep goes on where it was, a trial from its newest checkpoint. `progress` sees the row of each
+    trial that ends. `concurrent` trials run at a time at most, by default as many as the cluster
+    has room for.
+
+    Raises:
+        ConfigError: the study, a key, a range or the objective cannot be; the data lack what the
+            objective is made of; or `out` holds another sweep.
+        ClusterError: the cluster has no room for a single trial.
+    """
+    check_objective(objective)
+    if samples < 1:
+        raise ConfigError(f"a sweep needs 1 sample of each architecture or more, not {samples}.")
+    wanted = plans(
+        [_prepared(experiment, objective) for experiment in base], study, fixes or {}, ranges or {}
+    )
+    for data in {repr(plan.experiment.data): plan for plan in wanted}.values():
+        Validation(data.experiment, load_training(data.experiment.data))
+    record = Record(out)
+    record.claim(study, objective, seed, samples, wanted)
+    record.write()
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    connect()
+    for plan in wanted:
+        _search(plan, record, objective, samples, seed, concurrent, progress)
+    from tune_spaces.select import select
+
+    if record.content()["best"] is not None:
+        record.selection = select(record.uri, by=OBJECTIVES[objective])
+    return record.write()
+
+
+def _prepared(experiment: Experiment[Any], objective: str) -> Experiment[Any]:
+    """Choose checkpoints by the objective where the experiment leaves it open."""
+    train = experiment.train
+    if train.select == "auto":
+        train = dataclasses.replace(train, select=OBJECTIVES[objective])
+    return with_absolute_root(dataclasses.replace(experiment, train=train))
+
+
+def _search(
+    plan: Plan,
+    record: Record,
+    objective: str,
+    samples: int,
+    seed: int,
+    concurrent: int | None,
+    progress: Progress | None,
+) -> None:
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    from tune_spaces.search import StudySearch, history
+    from tune_spaces.trial import run_trial
+
+    def ended(number: int) -> None:
+        rows = record.write()["trials"]
+        if progress is not None:
+            progress(next(row for row in rows if row["number"] == number))
+
+    search = StudySearch(plan, record, objective=objective, seed=seed, ended=ended)
+    count = search.remaining(samples)
+    if count == 0:
+        return
+    train = plan.experiment.train
+    first, last = rungs(build_detector(plan.experiment).stages(), train)
+    scheduler = ASHAScheduler(
+        time_attr="images",
+        metric=objective,
+        mode="max",
+        grace_period=first,
+        max_t=max(first, last),
+        reduction_factor=REDUCTION,
+        stop_last_trials=False,
+    )
+    for done in search.finished:  # rungs know the trials of an earlier process
+        stand_in = SimpleNamespace(trial_id=f"{plan.name}-{done.number}")
+        scheduler.on_trial_add(None, stand_in)
+        for images, value in history(done):
+            scheduler.on_trial_result(None, stand_in, {"images": images, objective: value})
+    alone = train.workers == 1
+    filesystem, folder = arrow_filesystem(f"{record.uri}/ray")
+    trainable = tune.with_parameters(
+        run_trial, experiment=to_dict(plan.experiment), objective=objective
+    )
+    tune.Tuner(
+        tune.with_resources(trainable, _actor(train)),
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=scheduler if _stops_cleanly(train) else None,
+            num_samples=count,
+            max_concurrent_trials=_room(train, concurrent),
+            reuse_actors=alone,
+            trial_dirname_creator=lambda trial: f"{plan.name}-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=plan.name,
+            storage_path=folder,
+            storage_filesystem=filesystem,
+            failure_config=tune.FailureConfig(max_failures=train.max_failures),
+            verbose=0,
+        ),
+    ).fit()
+    if any(row["state"] == "running" for row in record.content()["trials"]):
+        raise KeyboardInterrupt  # Tune ends quietly on Ctrl-C
+
+
+def rungs(stages: tuple[Stage, ...], train: TrainConfig) -> tuple[int, int]:
+    """Give the images at which a trial can first be stopped, and the last of its training.
+
+    The first is a quarter of the images on which it can score, after those on which it cannot.
+    """
+    blind = 0
+    images = budgets(stages, train)
+    for stage, budget in zip(stages, images, strict=True):
+        if stage.scores:
+            break
+        blind += budget
+    # One image short of the end: who has come that far is complete.
+    return blind + max(1, (sum(images) - blind) // 4), sum(images) - 1
+
+
+def _actor(train: TrainConfig) -> dict[str, float]:
+    """Resources of the process of a trial: those of its training, or next to nothing.
+
+    With several workers Ray Train takes them itself; a trial that held a processor meanwhile could
+    starve its own workers. Tune does not accept nothing.
+    """
+    if train.workers > 1:
+        return {"memory": 1}
+    return {"cpu": 1.0} | ({"gpu": train.gpus_per_worker} if train.use_gpu else {})
+
+
+def _room(train: TrainConfig, concurrent: int | None) -> int:
+    """Trials that find room at the same time, workers and all."""
+    import ray
+
+    have = ray.cluster_resources()
+    needs = {"CPU": float(train.workers)}
+    if train.use_gpu:
+        needs["GPU"] = train.workers * train.gpus_per_worker
+    room = min(int(have.get(kind, 0.0) / amount) for kind, amount in needs.items())
+    if room == 0:
+        asked = ", ".join(f"{amount:g} {kind}" for kind, amount in needs.items())
+        found = ", ".join(f"{have.get(kind, 0.0):g} {kind}" for kind in needs)
+        raise ClusterError(
+            f"one trial needs {asked}, the cluster has {found}. Lower --train.workers or "
+            "--train.gpus-per-worker, or add nodes."
+        )
+    return min(room, concurrent or room)
+
+
+def _stops_cleanly(train: TrainConfig) -> bool:
+    """Tell whether a trial can be stopped early without its workers' room being lost.
+
+    A trial in one process always can. Ray Train frees the workers of a stopped one through Ray's
+    state API, which a cluster without dashboard lacks; all trials are trained to the end there.
+    """
+    if train.workers == 1:
+        return True
+    import ray
+    from ray.util.state import list_nodes
+    from ray.util.state.exception import RayStateApiException
+
+    try:
+        list_nodes(address=ray.get_runtime_context().gcs_address, limit=1, timeout=10)
+    except (RayStateApiException, ConnectionError):
+        return False
+    return True

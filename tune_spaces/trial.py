@@ -1,0 +1,46 @@
+"""What one trial does, in its own process: a training in its own run folder, reported to Tune."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import torch
+from ray import tune
+
+from gan_ray.errors import GanRayError
+from gan_ray.experiment import parse
+from gan_ray.training.launch import train
+from gan_ray.training.run import RunFolder
+from gan_ray.training.session import run_session
+from tune_spaces.settings import with_settings
+
+
+def run_trial(config: dict[str, Any], *, experiment: dict[str, Any], objective: str) -> None:
+    """Train `experiment` with `config["settings"]` into `config["run"]`, or go on with it there.
+
+    With one worker training runs in this process, with more on Ray Train. Reports carry `images`
+    and the objective once a stage can score. A fault of the training itself would come again: it is
+    reported as `failed`, with its reason, instead of raised; Tune retries what kills the process.
+    """
+    run = RunFolder(config["run"])
+
+    def report(row: dict[str, Any], checkpoint: str | None = None) -> None:
+        if objective in row:
+            tune.report({"images": row["images"], objective: row[objective]})
+
+    try:
+        settings = with_settings(parse(experiment), config["settings"])
+        if settings.train.workers > 1:
+            train(settings, run.uri, progress=report)
+        else:
+            run.claim(settings)
+            cuda = settings.train.use_gpu and torch.cuda.is_available()
+            run_session(settings, run, device="cuda" if cuda else "cpu", on_report=report)
+    except GanRayError as error:
+        tune.report({"failed": f"{type(error).__name__}: {error}"})
+    except Exception as error:
+        run.store.put("failed.txt", traceback.format_exc().encode())
+        tune.report({"failed": f"{type(error).__name__}: {error} (see failed.txt in {run.uri})"})
+    else:
+        tune.report({"finished": True})
