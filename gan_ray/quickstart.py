@@ -131,7 +131,12 @@ def put_digits(store: Store) -> list[str]:
 def _base(architecture: str, store: str) -> Experiment[Any]:
     changes = {
         "data": {"root": store, "source": "folder", "image_size": 16, "holdout": 0.5},
-        "train": {"images": SWEEP_IMAGES, "report_every": SWEEP_IMAGES // 4, "samples": 0},
+        "train": {
+            "images": SWEEP_IMAGES,
+            "report_every": SWEEP_IMAGES // 4,
+            "batch_size": 16,
+            "samples": 0,
+        },
     }
     return make(architecture, preset="tiny", changes=changes)
 
@@ -143,10 +148,18 @@ def _search(store: str, out: Path, say: Say) -> dict[str, Any]:
     for entry in list((old := open_store(str(out))).list()):
         old.delete(entry.key)
     bases = [_base(name, store) for name in SYSTEMS]
-    result = sweep(bases, samples=SAMPLES, out=str(out), progress=lambda trial: say(f"  {trial}"))
+    result = sweep(bases, samples=SAMPLES, out=str(out), progress=lambda trial: say(_line(trial)))
     selection = select(str(out))
     say(f"  {selection['reason']}")
     return {**selection, "trials": len(result["trials"])}
+
+
+def _line(trial: Mapping[str, Any]) -> str:
+    value = "no value" if trial["value"] is None else f"AUCp {trial['value']:.3f}"
+    return (
+        f"  trial {trial['number']} ({trial['architecture']}): {trial['state']}, {value} "
+        f"after {trial['images']:,} images"
+    )
 
 
 def _winner(selection: Mapping[str, Any]) -> Experiment[Any]:
@@ -186,7 +199,8 @@ def _serve_and_score(
                 outputs = json.load(answer)["outputs"]
             scores |= {row["input"]: row["score"] for row in outputs}
         rate = len(scores) / (time.monotonic() - started)
-    say(f"  {len(scores)} images at {rate:.0f}/s; e.g. {outputs[0]}")
+    last = outputs[-1]
+    say(f"  {len(scores)} images at {rate:.0f}/s; the last: {last['score']:.3f}, {last['label']}")
     return scores, rate
 
 

@@ -13,6 +13,7 @@ from gan_ray.artifacts.export import export
 from gan_ray.artifacts.store import NEXT
 from gan_ray.artifacts.store import publish as publish_bundle
 from gan_ray.errors import DataError
+from gan_ray.scoring.selection import DISTRUST, trusted
 from gan_ray.storage.store import open_store
 from gan_ray.training.run import RunFolder
 from tune_spaces.record import SWEEP, best, read
@@ -45,7 +46,7 @@ def select(sweep_uri: str, *, by: str = "aucp", publish: str = "") -> dict[str, 
             f"no trial of {sweep_uri} has a '{key}' to choose by: see the reasons in {SWEEP}, or "
             f"choose by {' or '.join(sorted(keys))}."
         )
-    selection = {
+    selection: dict[str, Any] = {
         "schema": 1,
         "winner": winner["number"],
         "architecture": winner["architecture"],
@@ -55,9 +56,12 @@ def select(sweep_uri: str, *, by: str = "aucp", publish: str = "") -> dict[str, 
         "value": winner["value"],
         "standard_error": winner["error"],
         "labels_used": OBJECTIVES[key] == "validation",
+        "valid": winner["valid"],
         **_reason(winner, rows, key),
         "bundle": "",
     }
+    if not selection["valid"]:
+        selection["reason"] += f" But {DISTRUST}."
     if publish:
         selection["registry"] = publish
         selection["bundle"] = _published(str(winner["run"]), publish)
@@ -74,7 +78,8 @@ def _figure(row: Mapping[str, Any], key: str) -> dict[str, Any]:
     run = RunFolder(str(row["run"]))
     chosen = run.best()
     report = next((report for report in run.metrics() if report["images"] == chosen), {})
-    return {"value": report.get(key), "error": report.get(f"{key}_error")}
+    valid = key != "val/aucp" or trusted(report)
+    return {"value": report.get(key), "error": report.get(f"{key}_error"), "valid": valid}
 
 
 def _reason(

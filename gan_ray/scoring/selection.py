@@ -29,6 +29,11 @@ SMALLEST = 30
 SMALLEST_SHARE = 0.05
 """Share of abnormal images in the mix below which an AUCp is not trusted."""
 
+DISTRUST = (
+    "this AUCp fails its validity check (not measurably above 0.5, too few images, or hardly any "
+    "abnormal ones in the mix), so the choice is little better than chance"
+)
+
 
 @config
 class Selection:
@@ -46,6 +51,8 @@ class Selection:
     """The choice in words."""
     labels_used: bool
     """Whether validation labels were read; test labels never are."""
+    valid: bool = True
+    """False for an AUCp that fails its validity check."""
 
 
 @config
@@ -134,12 +141,14 @@ def figures(
     `val/normal_score` is their plain mean. It is justified where the scale of the score stays put:
     for pixel residuals, and for features of a frozen critic (f-AnoGAN's encoder stage; ALAD stops
     early by it). A score of latents that still move can shrink without detecting more, so it is
-    never chosen unless named.
+    never chosen unless named. `val/aucp_valid` is 1 where `validity` holds, else 0.
     """
     values = {"val/normal_score": float(np.mean(normal, dtype=np.float64))}
     if unlabeled is not None:
-        values["val/aucp"] = aucp(normal, unlabeled)
-        values["val/aucp_error"] = _delong_error(normal, unlabeled)
+        judged = validity(normal, unlabeled)
+        values["val/aucp"] = judged.aucp
+        values["val/aucp_error"] = judged.standard_error
+        values["val/aucp_valid"] = float(judged.valid)
     if labelled is not None:
         values["val/image_auroc"] = auroc(*labelled)
     return values
@@ -165,14 +174,22 @@ def select(reports: Sequence[Mapping[str, Any]], by: str = "") -> Selection:
             f"the data it is made of, or select by another of {', '.join(sorted(_SELECTORS))}."
         )
     best = max(able, key=lambda report: sign * report[key])
+    valid = by != "aucp" or trusted(best)
     return Selection(
         by=by,
         images=int(best["images"]),
         value=float(best[key]),
         reports=len(able),
-        reason=f"{words}: {best[key]:.6g} at {int(best['images'])} images, of {len(able)} reports",
+        reason=f"{words}: {best[key]:.6g} at {int(best['images'])} images, of {len(able)} reports"
+        + ("" if valid else f"; {DISTRUST}"),
         labels_used=by == "validation",
+        valid=valid,
     )
+
+
+def trusted(report: Mapping[str, Any]) -> bool:
+    """Tell whether a report's AUCp passed its validity check (reports without one are trusted)."""
+    return bool(report.get("val/aucp_valid", 1.0))
 
 
 def _pseudo_labels(normal: np.ndarray, unlabeled: np.ndarray) -> np.ndarray:

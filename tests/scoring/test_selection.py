@@ -115,3 +115,14 @@ def test_selector_without_its_figure_is_refused():
         select([{"images": 1, "val/aucp": 0.5}], "validation")
     with pytest.raises(ConfigError, match="Did you mean 'aucp'"):
         select(REPORTS, "auc")
+
+
+def test_a_choice_by_an_aucp_that_means_nothing_says_so():
+    rng = np.random.default_rng(0)
+    same = figures(rng.normal(size=80), rng.normal(size=120))
+    apart = figures(rng.normal(size=80), rng.normal(size=120) + (np.arange(120) < 50) * 3)
+    assert (same["val/aucp_valid"], apart["val/aucp_valid"]) == (0.0, 1.0)
+    chosen = select([{"images": 1, **same}])
+    assert not chosen.valid
+    assert "validity check" in chosen.reason
+    assert select([{"images": 1, **same}, {"images": 2, **apart}]).valid
