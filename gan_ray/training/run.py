@@ -15,7 +15,7 @@ from gan_ray.errors import ArtifactError, ConfigError, DataError
 from gan_ray.experiment import build_detector, parse
 from gan_ray.storage import uris
 from gan_ray.storage.store import open_store
-from gan_ray.training.state import Snapshot, TrainState, decode
+from gan_ray.training.state import DIGEST, STATE, TENSORS, Snapshot, TrainState, decode
 
 Checkpoint = Literal["best", "last"]
 
@@ -99,7 +99,7 @@ class RunFolder:
     def put_checkpoint(self, images: int, files: Mapping[str, bytes]) -> str:
         """Write a checkpoint's files in their order, the digest last; give its key."""
         key = f"checkpoints/{images:012d}"
-        self.store.delete(f"{key}/digest.json")
+        self.store.delete(f"{key}/{DIGEST}")
         for name, data in files.items():
             self.store.put(f"{key}/{name}", data)
         return key
@@ -107,7 +107,7 @@ class RunFolder:
     def checkpoints(self) -> list[int]:
         """Give the images of the checkpoints that are complete, oldest first; none is read."""
         keys = (entry.key.split("/") for entry in self.store.list("checkpoints/"))
-        return sorted(int(key[1]) for key in keys if key[-1] == "digest.json")
+        return sorted(int(key[1]) for key in keys if key[-1] == DIGEST)
 
     def snapshot(self, images: int) -> Snapshot:
         """Read a checkpoint.
@@ -133,8 +133,10 @@ class RunFolder:
         for images in self.checkpoints()[:-newest]:
             if images != best:
                 # The digest goes first: what is left of the folder is then torn, not wrong.
-                for name in ("digest.json", "state.json", "tensors.safetensors"):
+                for name in (DIGEST, STATE, TENSORS):
                     self.store.delete(f"checkpoints/{images:012d}/{name}")
+                if self.directory is not None:
+                    (self.directory / f"checkpoints/{images:012d}").rmdir()
 
     def best(self) -> int | None:
         """Give the images of the checkpoint that selection chose, None when it chose none."""
