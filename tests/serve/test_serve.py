@@ -119,7 +119,8 @@ def test_a_refusal_has_its_status_and_the_one_shape(client, path, sent, status):
 
 
 def test_more_requests_than_can_wait_are_shed_with_429(served, store):
-    paths = [str(path) for path in sorted(store.glob("[0-9]*.png"))]
+    # Few images each: what is accepted must be done well before the deadline on a busy machine.
+    paths = [str(path) for path in sorted(store.glob("[0-9]*.png"))][:12]
 
     async def flood() -> list[httpx.Response]:
         headers = {"Authorization": f"Bearer {TOKEN}"}
