@@ -93,21 +93,20 @@ def data(arguments: list[str]) -> int:
     parser = _parser("data")
     parser.add_argument("check", choices=["check"])
     parser.add_argument("root", nargs="?", default="", help="directory, zip or s3://bucket/prefix")
+    parser.add_argument("--source", default="folder", choices=["folder", "idx", "digits"])
     parser.add_argument("--with-labels", action="store_true", help="open the test labels too")
     options, rest = parser.parse_known_args(arguments)
-    import dataclasses
-
     from gan_ray.config import DataConfig
     from gan_ray.data.check import check
+    from gan_ray.report.table import show_check
 
-    settings = _data_settings(rest, "data check", DataConfig(root=options.root))
-    if options.root:
-        settings = dataclasses.replace(settings, root=options.root)
+    given = DataConfig(root=options.root, source=options.source)
+    settings = _data_settings(rest, "data check", given)
     report = check(settings, with_labels=options.with_labels)
     if options.json:
         _print_json(report)
     else:
-        _say(json.dumps(report, indent=1))
+        show_check(report)
     return 0 if report["ok"] else 4
 
 

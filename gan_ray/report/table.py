@@ -1,4 +1,4 @@
-"""An evaluation as a table on a terminal."""
+"""Evaluations and data checks as tables on a terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_KINDS = ("sizes", "dtypes")
 _COLUMNS = ("image_auroc", "image_ap", "pixel_auroc", "sensitivity", "specificity")
 
 
@@ -23,9 +24,7 @@ def show_evaluation(evaluation: Mapping[str, Any]) -> None:
     for row in rows:
         label = f"{row['name']}@{row['version']}" if row["version"] else row["name"]
         view.add_row(Text(label), *(_cell(row["metrics"].get(name)) for name in shown))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
+    console = _console()
     console.print(view)
     for pair in evaluation["paired"]:
         console.print(
@@ -40,3 +39,26 @@ def _cell(figure: Mapping[str, float] | None) -> str:
     if figure is None:
         return "-"
     return f"{figure['value']:.3f} ({figure['low']:.3f}-{figure['high']:.3f})"
+
+
+def show_check(report: Mapping[str, Any]) -> None:
+    """Print what a data set holds, its warnings and its errors."""
+    view = Table(box=None, pad_edge=False)
+    for head in ("part", "images", "patients or groups", "sizes", "types"):
+        view.add_column(head)
+    for name, part in report["splits"].items():
+        kinds = [", ".join(f"{k} ({n:,})" for k, n in part[what].items()) for what in _KINDS]
+        view.add_row(Text(name), f"{part['images']:,}", f"{part['groups']:,}", *kinds)
+    console = _console()
+    console.print(view)
+    held_out = ", ".join(f"{count} for {use}" for use, count in report["held_out"].items())
+    console.print(f"held out of train/normal by patient: {held_out}", highlight=False)
+    for kind in ("errors", "warnings"):
+        for line in report[kind]:
+            console.print(Text(f"{kind[:-1]}: {line}"))
+    console.print("usable" if report["ok"] else "not usable as it is")
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
