@@ -143,6 +143,7 @@ def train(arguments: list[str]) -> int:
     from gan_ray.progress import ProgressLine
     from gan_ray.training.launch import train as launch
 
+    _say(f"{experiment.architecture}, experiment {fingerprint(experiment)}, into {options.out}")
     line = ProgressLine(experiment.train.images)
     run = launch(experiment, options.out, local=options.local, fresh=options.fresh, progress=line)
     if options.json:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from gan_ray.training.run import RunFolder
 
@@ -51,6 +52,13 @@ def test_help_comes_at_once_and_names_every_verb():
             4,
             "nowhere",
         ),
+        pytest.param(
+            ["train", "ganomaly", "--local", "--out", "{out}", "--train.use-gpu"],
+            2,
+            "no GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one here"),
+        ),
+        (["train", "ganomaly", "--local", "--out", "{out}", "--train.workers", "2"], 2, "--local"),
         (["verify", "{out}/nothing"], 3, "manifest.json"),
         (["data", "check", "{out}/nothing"], 4, "nothing"),
     ],

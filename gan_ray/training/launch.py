@@ -12,7 +12,7 @@ import torch
 
 from gan_ray.cluster import connect
 from gan_ray.config import Experiment, to_dict
-from gan_ray.errors import ClusterError
+from gan_ray.errors import ClusterError, ConfigError
 from gan_ray.experiment import with_absolute_root
 from gan_ray.storage.arrow import arrow_filesystem
 from gan_ray.storage.environment import environment
@@ -41,21 +41,31 @@ def train(
         ClusterError: workers kept failing, or the cluster has no room for them.
     """
     experiment = with_absolute_root(experiment)  # workers run in other directories
+    device = _local_device(experiment) if local else ""
     run = RunFolder(out)
     run.claim(experiment, fresh=fresh)
     if local:
-        gpu = experiment.train.use_gpu
-        run_session(
-            experiment,
-            run,
-            device="cuda" if gpu and torch.cuda.is_available() else "cpu",
-            on_report=lambda row, key: progress(row),
-        )
+        run_session(experiment, run, device=device, on_report=lambda row, key: progress(row))
         return run
     connect()
     with _followed(run, progress):
         _train_on_cluster(experiment, run)
     return run
+
+
+def _local_device(experiment: Experiment[Any]) -> str:
+    train = experiment.train
+    if train.workers > 1:
+        raise ConfigError(
+            f"--local runs one process, but train.workers is {train.workers}: leave --local out, "
+            "or set --train.workers 1."
+        )
+    if train.use_gpu and not torch.cuda.is_available():
+        raise ConfigError(
+            "train.use_gpu is set, but torch sees no GPU here: leave --train.use-gpu out, or "
+            "install a CUDA build of torch."
+        )
+    return "cuda" if train.use_gpu else "cpu"
 
 
 @contextmanager
