@@ -210,6 +210,13 @@ class Detector(nn.Module, ABC):
         gradients alone.
         """
 
+    def held_out(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Give scalars [B] of held-out normals for a stage's `until`; none unless it needs some.
+
+        Called like `evidence`; reported as `val/NAME`, the mean over all held-out normals.
+        """
+        return {}
+
     @property
     def weights(self) -> Mapping[str, float]:
         """Weights of the loss terms, by name."""

@@ -17,12 +17,15 @@ import torch
 
 from gan_ray.config import Experiment
 from gan_ray.data.sources import Split, TrainingData
-from gan_ray.detector import Detector
+from gan_ray.data.transforms import to_unit
+from gan_ray.detector import Batch, Detector
 from gan_ray.errors import ConfigError
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
 from gan_ray.scoring.selection import Selection, figures, select
+from gan_ray.seeds import derive_seed
 
+_CHUNK = 64
 _NEEDS = {"aucp": "an unlabeled mix (train/unlabeled)",
           "validation": "labelled validation images (val/normal and val/abnormal)"}  # fmt: skip
 
@@ -81,11 +84,26 @@ class Validation:
             splits["labelled"] = data.labelled[0]
         scores = {name: scorer.score_images(split.images).scores for name, split in splits.items()}
         labelled = data.labelled and (data.labelled[1], scores["labelled"])
+        seen = figures(scores["select"], scores.get("unlabeled"), labelled)
         return Look(
-            figures=figures(scores["select"], scores.get("unlabeled"), labelled),
+            figures=seen | self._own_figures(detector, device),
             scores={name: (split, scores[name]) for name, split in splits.items()},
             samples=self._samples(scorer),
         )
+
+    def _own_figures(self, detector: Detector, device: torch.device) -> dict[str, float]:
+        """Give what the detector itself measures on the held-out normals, always on equal draws."""
+        images = self._data.select.images
+        dtype = next(detector.parameters()).dtype
+        sums: dict[str, float] = {}
+        for start in range(0, len(images), _CHUNK):
+            rows = to_unit(images[start : start + _CHUNK], device, dtype)
+            seed = derive_seed(self._experiment.seed, "held-out", start)
+            with torch.no_grad():
+                own = detector.held_out(Batch({"normal": rows}, seed=seed))
+            for name, values in own.items():
+                sums[f"val/{name}"] = sums.get(f"val/{name}", 0.0) + float(values.sum())
+        return {name: value / len(images) for name, value in sums.items()}
 
     def _samples(self, scorer: Scorer) -> dict[str, np.ndarray]:
         count = self._experiment.train.samples
