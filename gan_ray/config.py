@@ -15,7 +15,11 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, dataclass_transfor
 import pydantic
 
 from gan_ray.errors import ConfigError
-from gan_ray.ranges import Choice, LogUniform
+from gan_ray.ranges import Choice, LogUniform, Uniform
+
+Positive = Annotated[int, pydantic.Field(gt=0)]
+Count = Annotated[int, pydantic.Field(ge=0)]
+Share = Annotated[float, pydantic.Field(ge=0, le=1)]
 
 T = TypeVar("T")
 ModelT = TypeVar("ModelT")
@@ -74,7 +78,7 @@ class Optimizer:
 
     kind: Literal["adam", "rmsprop"] = "adam"
     """adam or rmsprop."""
-    lr: Annotated[float, LogUniform(1e-5, 1e-3)] = 2e-4
+    lr: Annotated[float, LogUniform(1e-5, 1e-3), pydantic.Field(gt=0, allow_inf_nan=False)] = 2e-4
     """Learning rate, constant."""
     betas: tuple[float, float] = (0.5, 0.999)
     """Adam's decay of the first and the second moment; rmsprop uses the second as its decay."""
@@ -90,7 +94,7 @@ class DataConfig:
     """Directory, zip of one, or s3://bucket/prefix; empty for embedded data."""
     source: Literal["folder", "idx", "digits"] = "folder"
     """Layout of ROOT."""
-    image_size: int = 64
+    image_size: Positive = 64
     """Pixels; images become squares of this side."""
     channels: Literal[1, 3] = 1
     """1 (grey) or 3 (RGB)."""
@@ -100,14 +104,14 @@ class DataConfig:
     """One-vs-rest sources: the class that is normal."""
     abnormal_class: int | None = None
     """One-vs-rest sources: the class that is abnormal, all others being normal."""
-    abnormal_share: float = 0.3
+    abnormal_share: Share = 0.3
     """One-vs-rest sources: share of abnormal training images in the unlabeled mix, in [0, 1]."""
-    holdout: float = 0.2
+    holdout: Share = 0.2
     """Share of training normals held out, half for selection and half for calibration."""
     group_pattern: str = ""
     """Regular expression on the file name whose first group names the patient."""
     manifest: str = ""
-    """CSV beside or inside ROOT with columns file and group; only these two are read."""
+    """CSV beside or inside ROOT with columns file and group; sublabel is read by evaluate alone."""
     flip: bool = False
     """Mirror training images left-right at random (anatomically wrong for most films)."""
 
@@ -116,21 +120,21 @@ class DataConfig:
 class TrainConfig:
     """How long, on what and how exactly training runs."""
 
-    images: int = 200_000
+    images: Positive = 200_000
     """Images of the whole training, split over the stages by their shares."""
-    batch_size: Annotated[int, Choice(16, 32, 64, 128)] = 32
+    batch_size: Annotated[int, Choice(16, 32, 64, 128), pydantic.Field(gt=0)] = 32
     """Images per global batch, over all workers."""
-    report_every: int = 0
+    report_every: Count = 0
     """Images between reports (metrics, checkpoint); 0 means a twentieth of the training."""
-    workers: int = 1
+    workers: Positive = 1
     """Ray Train workers; the global batch is split over them."""
     use_gpu: bool = False
     """One GPU (or a fraction, see gpus_per_worker) for each worker."""
-    gpus_per_worker: float = 1.0
+    gpus_per_worker: Annotated[float, pydantic.Field(gt=0)] = 1.0
     """GPUs per worker when use_gpu is set; fractions share a GPU."""
-    threads: int = 1
+    threads: Positive = 1
     """CPU threads per worker; recorded, since results can depend on it in the last bit."""
-    accumulate: int = 1
+    accumulate: Positive = 1
     """Parts a worker's share of the batch is cut into to save memory."""
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """fp32, bf16 (autocast; penalties stay fp32) or fp64 (exactness tests)."""
@@ -138,15 +142,15 @@ class TrainConfig:
     """Memory layout NHWC, faster convolutions on most GPUs and CPUs."""
     compile: bool = False
     """torch.compile for networks that are not differentiated twice."""
-    clip_gradient: float = 0.0
+    clip_gradient: Annotated[float, pydantic.Field(ge=0)] = 0.0
     """Largest gradient norm of a step; 0 means no clipping."""
-    max_failures: int = 3
+    max_failures: Count = 3
     """Worker failures that Ray Train recovers from before it gives up."""
-    keep_checkpoints: int = 3
+    keep_checkpoints: Positive = 3
     """Newest checkpoints kept (the best one is kept besides)."""
     select: Literal["auto", "aucp", "validation", "normal_score", "last"] = "auto"
     """Best checkpoint by this figure; auto is AUCp where an unlabeled mix exists, else the last."""
-    samples: int = 8
+    samples: Count = 8
     """Images in the sample grids written at each report; 0 writes none."""
 
 
@@ -158,6 +162,8 @@ class ScoreConfig:
     """Score of the architecture (see `gan-ray architectures`); empty means the paper's."""
     feature_weight: Annotated[float, LogUniform(1e-2, 1e2)] = 1.0
     """kappa: weight of the feature distance beside the image distance."""
+    feature_share: Annotated[float, Uniform(0.0, 0.9)] = 0.1
+    """lambda: share of the feature distance, the rest being the image distance's (score search)."""
     smooth: float = 0.0
     """Gaussian blur of the anomaly map in pixels; 0 is off."""
     top: float = 0.0

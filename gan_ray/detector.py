@@ -231,12 +231,13 @@ def stage_fingerprint(detector: Detector, name: str) -> str:
     """
     stages = detector.stages()
     index = [stage.name for stage in stages].index(name)
-    later = tuple(claim for stage in stages[index + 1 :] for claim in stage.claims)
-    earlier = tuple(claim for stage in stages[: index + 1] for claim in stage.claims)
-    ignored = tuple(claim for claim in later if claim not in earlier)
+
+    def claimed(path: str, by: tuple[Stage, ...]) -> bool:
+        claims = (claim for stage in by for claim in stage.claims)
+        return any(path == claim or path.startswith(claim + ".") for claim in claims)
 
     def kept(path: str) -> bool:
-        return not any(path == claim or path.startswith(claim + ".") for claim in ignored)
+        return claimed(path, stages[: index + 1]) or not claimed(path, stages[index + 1 :])
 
     settings = {path: value for path, value in _leaves(to_dict(detector.config)) if kept(path)}
     image = [detector.image.size, detector.image.channels]

@@ -26,7 +26,6 @@ from gan_ray.data.sources import open_source
 from gan_ray.errors import ArtifactError, CheckFailed
 from gan_ray.experiment import make
 from gan_ray.report.html import write_report
-from gan_ray.report.table import show_evaluation
 from gan_ray.scoring.evaluate import evaluate
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
@@ -46,8 +45,10 @@ TOLERANCE = 1e-4
 Say = Callable[[str], None]
 
 
-def quickstart(*, store: str, out: str | Path, say: Say) -> dict[str, Any]:
-    """Run everything; give the content of `OUT/summary.json`. Starts over what is in `out`.
+def quickstart(*, store: str, out: str | Path, say: Say) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run everything; give the contents of `summary.json` and `evaluation.json`, which `out` holds.
+
+    Starts over what is in `out`.
 
     Raises:
         CheckFailed: served scores differ from those of the training side.
@@ -90,9 +91,8 @@ def quickstart(*, store: str, out: str | Path, say: Say) -> dict[str, Any]:
         "report": str(report),
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1))
-    show_evaluation(evaluation)
     say(f"summary: {folder / 'summary.json'}   report: {report}   {summary['seconds']:.0f} s")
-    return summary
+    return summary, evaluation
 
 
 @contextmanager

@@ -166,7 +166,7 @@ class FAnoGAN(Detector):
         "default": {"model": {"width": 32}},
         # 0.4 * 8,000,000 images are the authors' 50,000 encoder iterations of 64.
         "reference": {
-            "data": {"image_size": 64},
+            "data": {"image_size": 64, "flip": True},
             "train": {"batch_size": 64, "images": 8_000_000},
         },
     }

@@ -116,6 +116,20 @@ def training_items(parts: Parts, data: DataConfig) -> TrainingItems:
     return TrainingItems(normal, parts["train/unlabeled"], select, calibrate, parts["val/abnormal"])
 
 
+def list_training(data: DataConfig) -> TrainingItems:
+    """Say what each training image is for; opens none of them.
+
+    Raises:
+        ConfigError: settings that cannot work.
+        DataError: no or too few images, or patients that are also in the test split.
+    """
+    source = open_source(data)
+    found = source.training()
+    items = training_items(found, data)
+    _refuse_shared_patients(found, source.test_groups())
+    return items
+
+
 def load_training(data: DataConfig) -> TrainingData:
     """Give the prepared training data; never opens a test file.
 
@@ -123,10 +137,7 @@ def load_training(data: DataConfig) -> TrainingData:
         ConfigError: settings that cannot work.
         DataError: images that cannot be used, or patients that are also in the test split.
     """
-    source = open_source(data)
-    found = source.training()
-    items = training_items(found, data)
-    _refuse_shared_patients(found, source.test_groups())
+    items = list_training(data)
     image = ImageSpec(size=data.image_size, channels=data.channels)
     parts = {
         name: decode(some, image, data.fit)

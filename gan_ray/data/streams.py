@@ -8,6 +8,7 @@ rank would see, and a resumed training goes on where it stopped.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -40,14 +41,7 @@ class Streams:
         """
         offered = {"normal": data.normal, "unlabeled": data.unlabeled}
         streams = {name: split for name, split in offered.items() if split is not None}
-        missing = [name for name in names if name not in streams]
-        if missing:
-            raise ConfigError(
-                f"the architecture needs the streams {', '.join(names)}, but the data offers "
-                f"{', '.join(streams)}: {', '.join(missing)} is missing. Add images to "
-                f"{', '.join(f'train/{name}' for name in missing)}, or choose an architecture that "
-                f"trains on {', '.join(streams)} (see `gan-ray architectures`)."
-            )
+        check_streams(names, tuple(streams))
         self._streams: dict[str, Split] = {name: streams[name] for name in names}
         self._seed, self._device, self._dtype, self._flip = seed, device, dtype, flip
         # Two epochs of each stream can meet in one batch.
@@ -87,3 +81,19 @@ class Streams:
         random = np.random.default_rng(derive_seed(self._seed, "rows", stage, name, epoch))
         size = len(self._streams[name])
         return random.permutation(size), random.random(size) < 0.5
+
+
+def check_streams(wanted: Sequence[str], offered: Sequence[str]) -> None:
+    """Refuse an architecture that trains on more than the data offer.
+
+    Raises:
+        ConfigError: a stream is wanted that the data does not offer.
+    """
+    missing = [name for name in wanted if name not in offered]
+    if missing:
+        raise ConfigError(
+            f"the architecture needs the streams {', '.join(wanted)}, but the data offers "
+            f"{', '.join(offered)}: {', '.join(missing)} is missing. Add images to "
+            f"{', '.join(f'train/{name}' for name in missing)}, or choose an architecture that "
+            f"trains on {', '.join(offered)} (see `gan-ray architectures`)."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from gan_ray.errors import ClusterError, ConfigError
 from gan_ray.experiment import with_absolute_root
 from gan_ray.storage.arrow import arrow_filesystem
 from gan_ray.storage.environment import environment
+from gan_ray.training.preflight import preflight
 from gan_ray.training.run import RunFolder
 from gan_ray.training.session import run_session
 
@@ -29,12 +31,14 @@ def train(
     local: bool = False,
     fresh: bool = False,
     progress: Progress = lambda row: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> RunFolder:
     """Train into the run folder `out`, going on from what is already there.
 
     `local` runs the loop in this process without Ray, equal bit for bit to one worker under Ray.
     Under Ray a failed worker is replaced up to `train.max_failures` times and training goes on from
-    the newest complete checkpoint. `progress` sees each report's row.
+    the newest complete checkpoint. `progress` sees each report's row, `say` what
+    the user should know before it starts.
 
     Raises:
         ConfigError, DataError: found before any worker is asked for where possible.
@@ -42,6 +46,8 @@ def train(
     """
     experiment = with_absolute_root(experiment)  # workers run in other directories
     device = _local_device(experiment) if local else ""
+    for warning in preflight(experiment):
+        say(f"warning: {warning}")
     run = RunFolder(out)
     run.claim(experiment, fresh=fresh)
     if local:
@@ -125,7 +131,7 @@ def _train_on_cluster(experiment: Experiment[Any], run: RunFolder) -> None:
         ),
     )
     try:
-        error = trainer.fit().return_value
+        error = _interruptible(trainer.fit).return_value
     except ray.train.TrainingFailedError as failure:
         raise ClusterError(
             f"training failed {train.max_failures + 1} times: {failure}. What was trained is kept; "
@@ -133,6 +139,26 @@ def _train_on_cluster(experiment: Experiment[Any], run: RunFolder) -> None:
         ) from failure
     if error is not None:
         raise error
+
+
+def _interruptible(work: Callable[[], Any]) -> Any:
+    """Call `work` so that Ctrl-C raises KeyboardInterrupt here, as everywhere else.
+
+    In the main thread Ray Train puts a handler of its own in place, which ends the process with 1.
+    In another thread it cannot; the training then ends with this process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    box: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            box.set_result(work())
+        except BaseException as error:  # handed over, whatever it is
+            box.set_exception(error)
+
+    threading.Thread(target=run, name="train", daemon=True).start()
+    return box.result()
 
 
 def _fits(experiment: Experiment[Any]) -> None:

@@ -45,8 +45,6 @@ class Report:
     metrics: Mapping[str, float]
     """Raw loss terms, `step/term`: mean over the ticks since the last report and over ranks."""
     state: TrainState
-    finished: bool
-    """Nothing is left to train."""
 
 
 def budgets(stages: tuple[Stage, ...], train: TrainConfig) -> list[int]:
@@ -96,8 +94,7 @@ def fit(
             figures = None
             continue
         metrics = _until_report(state, source, train, seed, device, limit, interval)
-        finished = last and state.stage_images >= limit
-        figures = yield Report(stage, state.images, metrics, state, finished)
+        figures = yield Report(stage, state.images, metrics, state)
 
 
 def _until_report(

@@ -23,6 +23,10 @@ EXECUTION = ("workers", "use_gpu", "gpus_per_worker", "threads", "max_failures",
              "keep_checkpoints", "samples")  # fmt: skip
 """Fields of `train` that say how a training is carried out, not which one it is."""
 
+_LEFT_BEHIND = ("checkpoints/", "samples/", "scores/", "tb/", "experiment.json",
+                "environment.json", "metrics.jsonl", "selection.json", "threshold.json",
+                "curves.png", "log.txt", "checkpoint_manager_snapshot.json")  # fmt: skip
+
 
 class RunFolder:
     """A training's folder: `experiment.json`, `metrics.jsonl`, `checkpoints/`, `samples/`, ..."""
@@ -35,13 +39,23 @@ class RunFolder:
     def claim(self, experiment: Experiment[Any], *, fresh: bool = False) -> None:
         """Make the folder this experiment's: new, or the one that is already in it.
 
+        `fresh` removes what a run leaves behind, and nothing else.
+
         Raises:
-            ConfigError: it holds another experiment and `fresh` is not set.
+            ConfigError: it holds another experiment and `fresh` is not set, or it holds files but
+                no run and `fresh` is.
         """
+        begun = self.store.exists("experiment.json")
         if fresh:
+            if not begun and next(self.store.list(), None) is not None:
+                raise ConfigError(
+                    f"{self.uri} holds files, but no run: --fresh starts a run over and removes "
+                    "nothing else. Choose another --out."
+                )
             for entry in list(self.store.list()):
-                self.store.delete(entry.key)
-        elif self.store.exists("experiment.json"):
+                if entry.key.startswith(_LEFT_BEHIND):
+                    self.store.delete(entry.key)
+        elif begun and self.checkpoints():
             here, there = _identity(self.experiment()), _identity(experiment)
             differing = sorted(key for key in here | there if here.get(key) != there.get(key))
             if differing:

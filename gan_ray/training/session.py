@@ -68,12 +68,20 @@ def run_session(
         try:
             report = training.send(figures) if figures is not None else next(training)
         except StopIteration:
-            return
+            break
         distributed.assert_in_sync(report.state.detector)
         row, key = writer.write(report, device) if distributed.rank() == 0 else ({}, None)
-        figures = _from_first_rank(row)
-        on_report(dict(figures), key)
+        row = _from_first_rank(row)
+        figures = numbers(row)
+        on_report(row, key)
         writer.resume_clock()
+    if distributed.rank() == 0:
+        writer.finish()
+
+
+def numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """Give the figures of a row: what a checkpoint keeps and `Stage.until` sees."""
+    return {key: value for key, value in row.items() if isinstance(value, (int, float))}
 
 
 def _from_first_rank(row: dict[str, Any]) -> dict[str, Any]:
@@ -129,8 +137,7 @@ class _Writer:
                 if self._experiment.train.samples:
                     write_samples(self._run, report.images, seen.samples)
         # The checkpoint comes before what speaks of it; a kill between the two loses nothing.
-        figures = {k: v for k, v in row.items() if isinstance(v, (int, float))}
-        key = self._run.put_checkpoint(report.images, encode(report.state, figures))
+        key = self._run.put_checkpoint(report.images, encode(report.state, numbers(row)))
         self._rows.append(row)
         self._run.put_metrics(self._rows)
         best = self._validation.best(self._rows)
@@ -139,9 +146,12 @@ class _Writer:
         keep = best.images if best is not None else None
         self._run.retain(self._experiment.train.keep_checkpoints, keep)
         self._log(row)
-        if report.finished:
-            write_curves(self._run, self._rows)
         return row, key
+
+    def finish(self) -> None:
+        """Draw the curves of a training that is over, however it ended."""
+        if self._rows:
+            write_curves(self._run, self._rows)
 
     def _log(self, row: Mapping[str, Any]) -> None:
         """Add the row to `log.txt` and, where the run folder is a directory, to TensorBoard's."""

@@ -30,6 +30,19 @@ _NEEDS = {"aucp": "an unlabeled mix (train/unlabeled)",
           "validation": "labelled validation images (val/normal and val/abnormal)"}  # fmt: skip
 
 
+def check_selection(by: str, *, unlabeled: bool, labelled: bool) -> None:
+    """Refuse a way to select that the data do not allow.
+
+    Raises:
+        ConfigError: they have no unlabeled mix, or no labelled validation images.
+    """
+    if not {"aucp": unlabeled, "validation": labelled}.get(by, True):
+        raise ConfigError(
+            f"--train.select {by} needs {_NEEDS[by]}, and the data have none. Offer them, or "
+            "select by normal_score or last."
+        )
+
+
 @dataclass(frozen=True)
 class Look:
     """One look at the held-out images."""
@@ -60,13 +73,11 @@ class Validation:
             ConfigError: they have not.
         """
         self._experiment, self._data = experiment, data
-        by = experiment.train.select
-        missing = {"aucp": data.unlabeled, "validation": data.labelled}.get(by, data) is None
-        if missing:
-            raise ConfigError(
-                f"--train.select {by} needs {_NEEDS[by]}, and the data have none. Offer them, or "
-                "select by normal_score or last."
-            )
+        check_selection(
+            experiment.train.select,
+            unlabeled=data.unlabeled is not None,
+            labelled=data.labelled is not None,
+        )
 
     def look(self, detector: Detector, device: torch.device) -> Look:
         """Score the held-out normals, the unlabeled mix and the labelled validation images."""

@@ -1,0 +1,43 @@
+"""What can be found wrong with a training before a device is asked for or a file is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gan_ray import architectures
+from gan_ray.config import Experiment
+from gan_ray.data.sources import list_training
+from gan_ray.data.streams import check_streams
+from gan_ray.experiment import build_detector
+from gan_ray.training.validation import check_selection
+
+CALIBRATION = 19
+"""Held-out normals that a threshold at 5 % false alarms needs at least."""
+
+
+def preflight(experiment: Experiment[Any]) -> list[str]:
+    """Check networks, data listing, streams and selection; give warnings in words.
+
+    No image is decoded.
+
+    Raises:
+        ConfigError: parts that do not go together.
+        DataError: data that cannot be used.
+    """
+    with torch.device("meta"):
+        build_detector(experiment)
+    items = list_training(experiment.data)
+    offered = ["normal", *(["unlabeled"] if items.unlabeled else [])]
+    check_streams(architectures.get(experiment.architecture).streams, offered)
+    check_selection(
+        experiment.train.select, unlabeled=bool(items.unlabeled), labelled=bool(items.abnormal)
+    )
+    held_out = len(items.calibrate)
+    if held_out >= CALIBRATION:
+        return []
+    return [
+        f"{held_out} normal images are held out for calibration, but a threshold at 5 % false "
+        f"alarms needs {CALIBRATION}: raise --data.holdout, or calibrate at a higher rate."
+    ]
