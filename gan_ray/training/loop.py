@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gan_ray.config import TrainConfig
 from gan_ray.detector import Batch, Detector, Stage, Step
-from gan_ray.errors import DivergedError
+from gan_ray.errors import ConfigError, DivergedError
 from gan_ray.seeds import derive_seed
 from gan_ray.training import distributed
 from gan_ray.training.state import Snapshot, TrainState
@@ -161,9 +161,11 @@ def _update(
             rank=rank,
             world=distributed.world_size() * len(parts),
             progress=progress,
-            mean_over_ranks=distributed.mean_over_ranks,
+            mean_over_ranks=distributed.mean_over_ranks if len(parts) == 1 else _not_in_parts,
         )
-        torch.manual_seed(derive_seed(draw, rank))  # dropout, and whatever else draws by itself
+        # Dropout and whatever else draws by itself: repeatable, but not the same for N ranks as for
+        # one; noise that belongs to the global batch comes from `Batch`.
+        torch.manual_seed(derive_seed(draw, rank))
         with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
             raw = step.loss(batch)
             total = sum(detector.weights[name] * term for name, term in raw.items())
@@ -179,6 +181,13 @@ def _update(
         parameter.grad = None
     torch.manual_seed(draw)  # a hook that re-initialises networks must do so alike on all ranks
     return terms
+
+
+def _not_in_parts(_: Tensor) -> Tensor:
+    raise ConfigError(
+        "a loss term of this architecture is not a mean over images, so a batch cannot be cut into "
+        "parts: set --train.accumulate 1."
+    )
 
 
 def _averaged(terms: Mapping[str, Tensor]) -> dict[str, float]:
