@@ -27,8 +27,11 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}. See `{self.prog} --help`.")
 
 
-def _parser(verb: str, *, with_json: bool = True) -> _Parser:
+def _parser(verb: str, *, with_json: bool = True, with_registry: bool = False) -> _Parser:
     parser = _Parser(verb, VERBS[verb][1])
+    if with_registry:
+        about = "where name@version is looked up: directory or s3://bucket/prefix"
+        parser.add_argument("--registry", default=None, metavar="URI", help=about)
     if with_json:
         parser.add_argument("--json", action="store_true", help="print one JSON object, no more")
     return parser
@@ -36,6 +39,13 @@ def _parser(verb: str, *, with_json: bool = True) -> _Parser:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _bundle(reference: str, registry: str | None) -> Path:
+    """Give the folder of a bundle named by its folder, its address or `name@version`."""
+    from gan_ray.artifacts.store import resolve
+
+    return resolve(reference, registry)
 
 
 def _print_json(value: Any) -> None:
@@ -133,9 +143,10 @@ def train(arguments: list[str]) -> int:
     from gan_ray.config import fingerprint, to_dict
 
     if options.dry_run:
-        from gan_ray.experiment import build_detector
+        from gan_ray.training.preflight import preflight
 
-        build_detector(experiment)
+        for warning in preflight(experiment):
+            _say(f"warning: {warning}")
         _print_json({**to_dict(experiment), "fingerprint": fingerprint(experiment)})
         return 0
     if not options.out:
@@ -145,7 +156,14 @@ def train(arguments: list[str]) -> int:
 
     _say(f"{experiment.architecture}, experiment {fingerprint(experiment)}, into {options.out}")
     line = ProgressLine(experiment.train.images)
-    run = launch(experiment, options.out, local=options.local, fresh=options.fresh, progress=line)
+    run = launch(
+        experiment,
+        options.out,
+        local=options.local,
+        fresh=options.fresh,
+        progress=line,
+        say=_say,
+    )
     if options.json:
         rows = run.metrics()
         best = run.get_json("selection.json")
@@ -194,8 +212,8 @@ def calibrate(arguments: list[str]) -> int:
 
 def evaluate(arguments: list[str]) -> int:
     """Open the test split: metrics with intervals, paired tests, baselines."""
-    parser = _parser("evaluate")
-    parser.add_argument("bundles", nargs="+")
+    parser = _parser("evaluate", with_registry=True)
+    parser.add_argument("bundles", nargs="+", help="folder, s3://… or name@version")
     parser.add_argument("--out", required=True, help="folder for evaluation.json and cases.npz")
     parser.add_argument("--baselines", action="store_true", help="trivial detectors beside it")
     options, rest = parser.parse_known_args(arguments)
@@ -203,9 +221,10 @@ def evaluate(arguments: list[str]) -> int:
     from gan_ray.report.table import show_evaluation
     from gan_ray.scoring.evaluate import evaluate as run
 
-    known = load_bundle(options.bundles[0]).experiment.data
+    bundles = [_bundle(reference, options.registry) for reference in options.bundles]
+    known = load_bundle(bundles[0]).experiment.data
     settings = _data_settings(rest, "evaluate", known)
-    result = run(options.bundles, settings, Path(options.out), baselines=options.baselines)
+    result = run(bundles, settings, Path(options.out), baselines=options.baselines)
     _print_json(result) if options.json else show_evaluation(result)
     return 0
 
@@ -250,8 +269,8 @@ def export(arguments: list[str]) -> int:
 
 def serve(arguments: list[str]) -> int:
     """Serve bundles over HTTP."""
-    parser = _parser("serve", with_json=False)
-    parser.add_argument("bundles", nargs="+")
+    parser = _parser("serve", with_json=False, with_registry=True)
+    parser.add_argument("bundles", nargs="+", help="folder, s3://… or name@version")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--replicas", type=int, default=1)
@@ -262,42 +281,44 @@ def serve(arguments: list[str]) -> int:
 
     from serve.launch import launch
 
-    endpoint = launch(options.bundles, host=options.host, port=options.port,
-                      replicas=options.replicas, max_batch=options.max_batch,
-                      allow=tuple(options.allow))  # fmt: skip
-    _say(f"serving {', '.join(options.bundles)} at {endpoint.url} (Ctrl-C ends it)")
     try:
-        threading.Event().wait()
-    finally:
-        endpoint.close()
+        with launch(options.bundles, host=options.host, port=options.port,
+                    replicas=options.replicas, max_batch=options.max_batch,
+                    allow=tuple(options.allow), registry=options.registry) as endpoint:  # fmt: skip
+            _say(f"serving {', '.join(options.bundles)} at {endpoint.url} (Ctrl-C ends it)")
+            threading.Event().wait()
+    except KeyboardInterrupt:
+        _say("gan-ray: stopped serving.")
     return 0
 
 
 def score(arguments: list[str]) -> int:
     """Score a folder or prefix, exactly once per object; the same command resumes."""
-    parser = _parser("score")
-    parser.add_argument("bundle")
+    parser = _parser("score", with_registry=True)
+    parser.add_argument("bundle", help="folder, s3://… or name@version")
     parser.add_argument("source")
     parser.add_argument("sink")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--maps", action="store_true")
     options = parser.parse_args(arguments)
+    from gan_ray.progress import ShardLines
     from gan_ray.scoring.batch import score_prefix
 
-    result = score_prefix(options.bundle, options.source, options.sink,
-                          workers=options.workers, maps=options.maps)  # fmt: skip
+    bundle = _bundle(options.bundle, options.registry)
+    result = score_prefix(bundle, options.source, options.sink, workers=options.workers,
+                          maps=options.maps, progress=ShardLines())  # fmt: skip
     _print_json(result) if options.json else _say(json.dumps(result))
     return 0
 
 
 def verify(arguments: list[str]) -> int:
     """Check a bundle: digests, schema, golden images."""
-    parser = _parser("verify")
-    parser.add_argument("bundle")
+    parser = _parser("verify", with_registry=True)
+    parser.add_argument("bundle", help="folder, s3://… or name@version")
     options = parser.parse_args(arguments)
     from gan_ray.artifacts.export import verify as run
 
-    result = run(options.bundle)
+    result = run(_bundle(options.bundle, options.registry))
     _print_json(result) if options.json else _say(json.dumps(result))
     return 0
 
@@ -310,9 +331,13 @@ def quickstart(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     from gan_ray.quickstart import quickstart as run
 
-    summary = run(store=options.store, out=options.out, say=_say)
+    summary, evaluation = run(store=options.store, out=options.out, say=_say)
     if options.json:
         _print_json(summary)
+    else:
+        from gan_ray.report.table import show_evaluation
+
+        show_evaluation(evaluation)
     return 0
 
 

@@ -37,3 +37,26 @@ class ProgressLine:
         else:
             self._stream.write(line + "\n")
         self._stream.flush()
+
+
+class ShardLines:
+    """Tells how far a scoring job is, on standard error: one line per finished shard."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Expect what `score_prefix` reports: once before its shards, then after each."""
+        self._stream = stream or sys.stderr
+        self._first: tuple[int, float] | None = None
+
+    def __call__(self, figures: dict[str, Any]) -> None:
+        """Show a report; the first one tells only what an earlier call had done already."""
+        objects, total, seconds = figures["objects"], figures["total"], figures["seconds"]
+        if self._first is None:
+            self._first = objects, seconds
+            return
+        rate = (objects - self._first[0]) / max(seconds - self._first[1], 1e-9)
+        left = (total - objects) / max(rate, 1e-9)
+        self._stream.write(
+            f"{objects:,}/{total:,} images  {rate:,.1f}/s  "
+            f"ETA {int(left // 60)}:{int(left % 60):02d}  failed {figures['failed']}\n"
+        )
+        self._stream.flush()

@@ -20,6 +20,7 @@ from serve.settings import Limits
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/tiff", "image/bmp", "application/octet-stream")
 SCORE_TYPES = (*IMAGE_TYPES, "multipart/form-data", "application/json")
+NO_WISH = (("binary_data", False), ("binary_data_output", False))  # what clients send as a default
 
 SentT = TypeVar("SentT", bound=BaseModel)
 
@@ -116,6 +117,22 @@ async def uris(request: Request, limits: Limits, allow: AllowList) -> tuple[str,
             hint = "the operator allows prefixes with `gan-ray serve --allow PREFIX`"
             raise Failure(403, "URI_NOT_ALLOWED", str(error), hint) from None
     return tuple(listed)
+
+
+def refuse_parameters(request: InferRequest) -> None:
+    """Let a request pass whose parameters ask for nothing.
+
+    Raises:
+        Failure: one of them would have no effect (400).
+    """
+    inputs = [tensor.parameters for tensor in request.inputs]
+    outputs = [tensor.parameters for tensor in request.outputs]
+    for parameters in (request.parameters, *inputs, *outputs):
+        for name, value in parameters.items():
+            if (name, value) not in NO_WISH:
+                error = f"parameter '{name[:80]}' has no effect here"
+                hint = "leave `parameters` out: tensors are JSON numbers in `data`, both ways"
+                raise Failure(400, "UNKNOWN_PARAMETER", error, hint)
 
 
 def pixels(request: InferRequest, image: ImageSpec, limits: Limits) -> np.ndarray:

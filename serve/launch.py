@@ -20,6 +20,7 @@ from gan_ray.errors import ClusterError, ConfigError
 from serve.settings import AppArgs, is_loopback
 
 NAME = "gan-ray"
+LAST_PORT = 65535
 PROXY_MARGIN = 5.0  # seconds by which Serve's own deadline is later than ours
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -64,7 +65,7 @@ def launch(
         ArtifactError: a bundle is damaged.
         ClusterError: the port is taken, Serve runs already, there are too few CPUs, or the scoring
             processes do not come up.
-        ConfigError: a setting is out of range, or strangers could reach the endpoint.
+        ConfigError: a setting or the port is out of range, or strangers could reach the endpoint.
     """
     args = _settings(
         bundles=tuple(os.fspath(bundle) for bundle in bundles),
@@ -75,6 +76,8 @@ def launch(
         **more,
     )
     args.check_exposure()
+    if not 0 <= port <= LAST_PORT:
+        raise ConfigError(f"port {port} does not exist: choose one of 0 (any free one) to 65535.")
     port = _free(host, port)
     connected = "ray" in sys.modules and sys.modules["ray"].is_initialized()
     connect()

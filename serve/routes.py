@@ -37,6 +37,7 @@ protocol = APIRouter(
     dependencies=[Depends(authorise)],
     responses=_REFUSALS,  # type: ignore[arg-type]
 )
+models = APIRouter()  # part of `protocol`, below a model and below a version of it
 
 
 class Served(Protocol):
@@ -64,6 +65,18 @@ def served(request: Request, model: str) -> Served:
         hint = f"models here: {', '.join(sorted(models))}"
         raise Failure(404, "UNKNOWN_MODEL", f"there is no model '{model[:128]}'", hint)
     return models[model]
+
+
+def of_version(model: Annotated[Served, Depends(served)], version: str) -> None:
+    """Let a request pass whose URL names the version that is served.
+
+    Raises:
+        Failure: it names another (404).
+    """
+    known = model.card.manifest.version
+    if version != known:
+        error = f"there is no version '{version[:128]}' of model '{model.card.name}'"
+        raise Failure(404, "UNKNOWN_VERSION", error, f"versions here: {known}")
 
 
 def settings(request: Request) -> AppArgs:
@@ -100,19 +113,19 @@ async def server(request: Request, args: Settings) -> ServerMetadata:
     )
 
 
-@protocol.get("/models/{model}")
+@models.get("")
 async def metadata(model: Chosen) -> ModelMetadata:
     """Describe a model."""
     return model.card.metadata()
 
 
-@protocol.get("/models/{model}/ready", responses={503: {"model": Refusal}})
+@models.get("/ready", responses={503: {"model": Refusal}})
 async def model_ready(model: Chosen) -> Ready:
     """Tell whether a model reproduces its golden scores."""
     return await _ready(model)
 
 
-@protocol.post("/models/{model}/score", responses={207: {"model": ScoreResponse}})
+@models.post("/score", responses={207: {"model": ScoreResponse}})
 async def score(
     request: Request,
     response: Response,
@@ -157,11 +170,12 @@ async def score(
     )
 
 
-@protocol.post("/models/{model}/infer")
+@models.post("/infer")
 async def infer(request: Request, model: Chosen, args: Settings) -> InferResponse:
     """Score images given as numbers (JSON tensors of the Open Inference Protocol v2)."""
     bodies.content_type(request, ("application/json",))
     wanted = await bodies.document(request, InferRequest, args.limits)
+    bodies.refuse_parameters(wanted)
     names = {output.name for output in wanted.outputs}
     pixels = bodies.pixels(wanted, model.card.image, args.limits)
     job = Job((), (), pixels, "anomaly_map" in names, "reconstruction" in names)
@@ -185,3 +199,9 @@ async def _ready(*models: Served) -> Ready:
         message = "a model does not answer, or not with its golden scores"
         raise Failure(503, "NOT_READY", message, "wait, or read the server's log") from error
     return Ready()
+
+
+protocol.include_router(models, prefix="/models/{model}")
+protocol.include_router(
+    models, prefix="/models/{model}/versions/{version}", dependencies=[Depends(of_version)]
+)

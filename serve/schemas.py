@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 
 class Sent(BaseModel):
@@ -20,6 +20,17 @@ class UriList(Sent):
     """s3://bucket/key, file:///path or a plain path, inside the allow-list."""
 
 
+def _flat(values: Any, info: ValidationInfo) -> Any:
+    """Flatten numbers that are nested as the tensor's shape says; flat ones pass."""
+    for length in info.data.get("shape", [])[1:]:
+        if not (isinstance(values, list) and values and isinstance(values[0], list)):
+            break
+        if not all(isinstance(row, list) and len(row) == length for row in values):
+            raise ValueError("neither flat nor nested as `shape` says")
+        values = [value for row in values for value in row]
+    return values
+
+
 class InputTensor(Sent):
     """Images as numbers."""
 
@@ -28,8 +39,8 @@ class InputTensor(Sent):
     """[images, channels, size, size]."""
     datatype: Literal["FP32", "UINT8"]
     """UINT8: 0 is black, 255 white. FP32: -1 is black, 1 white; kept to 16 bits like any image."""
-    data: list[float]
-    """Row-major, flat."""
+    data: Annotated[list[float], BeforeValidator(_flat)]
+    """Row-major, flat or nested as `shape` says."""
     parameters: dict[str, Any] = {}
 
 

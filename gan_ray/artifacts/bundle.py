@@ -102,7 +102,8 @@ def save_bundle(
     """Write the bundle as a whole or not at all, and give its path; see `write_bundle`.
 
     Raises:
-        ArtifactError: `path` exists, or a weight is not finite.
+        ArtifactError: a weight is not finite.
+        ConfigError: `path` exists.
         StorageError: the folder cannot be written.
     """
     with new_folder(Path(path)) as folder:

@@ -12,7 +12,7 @@ import numpy as np
 from gan_ray.artifacts.bundle import Bundle, load_bundle, write_bundle
 from gan_ray.artifacts.folder import new_folder, refuse_existing
 from gan_ray.artifacts.golden import Golden, golden_images
-from gan_ray.artifacts.manifest import Manifest, Training, software
+from gan_ray.artifacts.manifest import Manifest, Training, is_plain_name, software
 from gan_ray.config import Experiment, to_dict
 from gan_ray.data.sources import load_training
 from gan_ray.data.transforms import preprocessing_hash
@@ -52,13 +52,19 @@ def export(
 
     Raises:
         ArtifactError: a score differs by more than 1e-4 or a decision flips (nothing is left
-            behind), `out` exists, or the run has no usable checkpoint.
-        ConfigError: an unknown format, other data than the run's, or too few held-out normals for
-            `fpr`.
+            behind), or the run has no usable checkpoint.
+        ConfigError: an unknown format, a name or version that cannot be one, `out` exists, other
+            data than the run's, or too few held-out normals for `fpr`.
     """
     for format_ in formats.split(","):
         if format_ not in _FORMATS:
             raise ConfigError(unknown("bundle format", format_, _FORMATS))
+    for option, text in {"--name": name, "--version": version}.items():
+        if text is not None and not is_plain_name(text):
+            raise ConfigError(
+                f"{option} {text!r} is not allowed: take up to 128 letters, digits, dots, dashes "
+                "and underscores, beginning with a letter or digit"
+            )
     refuse_existing(Path(out))
     trained = _open(run, checkpoint, device)
     calibration = _calibrate(trained, trained.stated_rate if fpr is None else fpr)

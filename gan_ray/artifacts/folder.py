@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from gan_ray.errors import ArtifactError, StorageError
+from gan_ray.errors import ArtifactError, ConfigError, StorageError
 
 
 @contextlib.contextmanager
@@ -20,7 +20,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Nothing is left behind when the block raises.
 
     Raises:
-        ArtifactError: `path` exists already.
+        ConfigError: `path` exists already.
         StorageError: the folder cannot be written.
     """
     path = path.absolute()
@@ -69,10 +69,10 @@ def refuse_existing(path: Path) -> None:
     """Refuse to write where something is.
 
     Raises:
-        ArtifactError: `path` exists.
+        ConfigError: `path` exists.
     """
     if os.path.lexists(path):
-        raise ArtifactError(f"{path} exists already and is never overwritten: give another place")
+        raise ConfigError(f"{path} exists already and is never overwritten: give another place")
 
 
 def _flush(path: Path) -> None:

@@ -125,7 +125,7 @@ def _fetch(store: Store, cache: Path | None) -> tuple[Path, Manifest]:
             for name in manifest.files:
                 store.download(name, folder / name)
             read_verified(folder)
-    except ArtifactError:
+    except (ArtifactError, ConfigError):
         if not path.exists():  # else another process fetched it in the meantime
             raise
     return path, read_verified(path)[0]

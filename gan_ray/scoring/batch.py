@@ -22,6 +22,7 @@ from gan_ray.errors import ClusterError, ConfigError, GanRayError
 from gan_ray.scoring.ledger import Job, Plan, commit, done, read_rows, settle
 from gan_ray.scoring.scorer import FileResult, Scorer
 from gan_ray.storage import Entry, ObjectUnusable, environment, open_store
+from gan_ray.storage.uris import parse
 
 __all__ = ["IMAGE_SUFFIXES", "read_rows", "score_prefix"]
 
@@ -56,7 +57,7 @@ def score_prefix(
 
     Raises:
         ArtifactError: the bundle is not as its manifest says.
-        ConfigError: the sink holds another job, or a setting cannot work.
+        ConfigError: the source is a file, the sink holds another job, or a setting cannot work.
         DataError: there is no image in the source.
         StorageError: source or sink cannot be used.
         ClusterError: the cluster has no room, or a shard kills its workers.
@@ -65,6 +66,12 @@ def score_prefix(
     if workers < 1 or shard_size < 1:
         raise ConfigError(
             f"workers and shard_size must be 1 or more, but are {workers} and {shard_size}."
+        )
+    place = parse(source)
+    if place.scheme == "file" and Path(place.path).is_file():
+        raise ConfigError(
+            f"'{source}' is a file: a folder or prefix of images is needed. Give the folder, or "
+            "unpack the archive and give its folder."
         )
     manifest, contents = read_verified(Path(bundle))
     job = Job(

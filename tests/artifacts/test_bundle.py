@@ -23,7 +23,7 @@ from gan_ray.artifacts.bundle import load_bundle, save_bundle
 from gan_ray.artifacts.golden import golden_images
 from gan_ray.artifacts.manifest import parse_manifest
 from gan_ray.detector import ImageSpec
-from gan_ray.errors import ArtifactError, StorageError
+from gan_ray.errors import ArtifactError, ConfigError, StorageError
 from gan_ray.experiment import build_detector
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
@@ -95,7 +95,7 @@ def test_saving_twice_gives_the_same_bytes(tmp_path, pristine):
 def test_saving_over_something_is_refused_and_changes_nothing(bundle, pristine):
     source = load_bundle(pristine)
     before = {file: file.read_bytes() for file in bundle.iterdir()}
-    with pytest.raises(ArtifactError, match="exists already"):
+    with pytest.raises(ConfigError, match="exists already"):
         save_bundle(bundle, source.detector, source.manifest, golden=source.golden)
     assert {file: file.read_bytes() for file in bundle.iterdir()} == before
 

@@ -152,9 +152,15 @@ def test_parity_gate_lets_noise_of_the_last_bit_pass(finished, tmp_path, monkeyp
 
 def test_existing_place_is_refused_before_anything_is_scored(finished, tmp_path):
     (tmp_path / "bundle").mkdir()
-    with pytest.raises(ArtifactError, match="exists already"):
+    with pytest.raises(ConfigError, match="exists already"):
         export(finished, tmp_path / "bundle", fpr=0.2)
     assert list((tmp_path / "bundle").iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [{"name": "a/b"}, {"name": ""}, {"version": ".."}])
+def test_a_name_that_cannot_be_one_is_refused_before_the_run_is_read(wrong, tmp_path):
+    with pytest.raises(ConfigError, match=f"--{next(iter(wrong))} .* is not allowed"):
+        export(tmp_path / "no-run", tmp_path / "bundle", **wrong)
 
 
 def test_run_on_other_data_is_refused(run, tmp_path):

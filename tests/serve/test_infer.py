@@ -69,6 +69,41 @@ def test_a_tensor_that_does_not_suit_the_model_is_refused(endpoint, images, chan
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
+def test_numbers_may_be_nested_as_the_shape_says(endpoint, images):
+    client = endpoint()
+    flat = tensor(images, "UINT8")
+    nested = flat | {"data": images.tolist()}
+    found, expected = (
+        client.post(INFER, json={"id": "1", "inputs": [sent]}).json() for sent in (nested, flat)
+    )
+    assert found == expected
+    assert len(found["outputs"][0]["data"]) == len(images)
+
+
+def test_rows_of_other_lengths_than_the_shape_says_are_refused(endpoint, images):
+    rows = images.tolist()
+    rows[0][0][0].append(rows[0][0][1].pop())  # as many numbers as before
+    request = {"inputs": [tensor(images, "UINT8") | {"data": rows}]}
+    response = endpoint().post(INFER, json=request)
+    assert (response.status_code, response.json()["code"]) == (400, "MALFORMED")
+    assert "nested as `shape` says" in response.json()["error"]
+
+
+@pytest.mark.parametrize("where", ["request", "input", "output"])
+def test_a_parameter_without_effect_is_refused_with_a_hint(endpoint, images, where):
+    def request(parameters: dict) -> dict:
+        parts = {"request": {}, "input": tensor(images, "UINT8"), "output": {"name": "score"}}
+        parts[where]["parameters"] = parameters
+        return parts["request"] | {"inputs": [parts["input"]], "outputs": [parts["output"]]}
+
+    client = endpoint()
+    response = client.post(INFER, json=request({"binary_data": True}))
+    assert (response.status_code, response.json()["code"]) == (400, "UNKNOWN_PARAMETER")
+    assert "binary_data" in response.json()["error"]
+    assert "JSON" in response.json()["hint"]
+    assert client.post(INFER, json=request({"binary_data": False})).status_code == 200
+
+
 def test_numbers_that_are_none_are_refused(endpoint, images):
     values = ["NaN"] + ["0"] * (images.size - 1)
     body = (

@@ -57,6 +57,10 @@ def test_a_calibration_gives_its_threshold_one_name_everywhere(endpoint):
         ("GET", "/v2/health/live", 200),
         ("GET", "/v2/health/ready", 200),
         ("GET", "/v2/models/film/ready", 200),
+        ("GET", "/v2/models/film/versions/1", 200),
+        ("GET", "/v2/models/film/versions/1/ready", 200),
+        ("GET", "/v2/models/none/versions/1", 404),
+        ("GET", "/v2/models/film/versions/1/nothing", 404),
         ("GET", "/v2/models/none", 404),
         ("GET", "/v2/models/none/ready", 404),
         ("POST", "/v2/models/none/score", 404),
@@ -73,6 +77,25 @@ def test_every_route_answers_with_its_status(endpoint, verb, path, status):
     assert response.status_code == status
     if status >= 400:
         assert sorted(response.json()) == ["code", "error", "hint", "request_id"]
+
+
+def test_a_version_in_the_address_changes_nothing_but_the_address(endpoint):
+    client = endpoint()
+    plain, versioned = "/v2/models/film", "/v2/models/film/versions/1"
+    assert client.get(versioned).json() == client.get(plain).json()
+    image = {"content": png(), "headers": {"Content-Type": "image/png"}}
+    outputs = [client.post(f"{at}/score", **image).json()["outputs"] for at in (plain, versioned)]
+    assert outputs[0] == outputs[1]
+
+
+@pytest.mark.parametrize(
+    ("verb", "end"), [("GET", ""), ("GET", "/ready"), ("POST", "/score"), ("POST", "/infer")]
+)
+def test_another_version_is_not_found_and_the_hint_names_the_known_one(endpoint, verb, end):
+    response = endpoint().request(verb, f"/v2/models/film/versions/2{end}")
+    answer = response.json()
+    assert (response.status_code, answer["code"]) == (404, "UNKNOWN_VERSION")
+    assert answer["hint"] == "versions here: 1"
 
 
 def test_a_model_with_other_golden_scores_is_not_ready(bundle):
@@ -106,7 +129,11 @@ def test_a_model_that_drifts_turns_the_endpoint_unready(endpoint, bundle, monkey
 def test_nothing_is_told_without_the_token(endpoint, header):
     client = endpoint(token=TOKEN, host="0.0.0.0")
     headers = {} if header is None else {"Authorization": header.encode()}
-    for verb, path in (("GET", "/v2"), ("GET", "/v2/models/film"), ("POST", SCORE)):
+    version = "/v2/models/film/versions/2"
+    for verb, path in (
+        *(("GET", "/v2"), ("GET", "/v2/models/film"), ("POST", SCORE)),
+        *(("GET", version), ("POST", f"{version}/score")),
+    ):
         response = client.request(verb, path, headers=headers)
         assert (response.status_code, response.json()["code"]) == (401, "NO_TOKEN")
         assert response.headers["WWW-Authenticate"] == "Bearer"
