@@ -177,8 +177,8 @@ class Detector(nn.Module, ABC):
     """Names of the scores it can feed; the first is the paper's."""
     offers: ClassVar[frozenset[str]]
     """What its `Evidence.offers`."""
-    infers: ClassVar[tuple[str, ...]]
-    """Networks that `evidence` uses: what a bundle carries."""
+    infers: tuple[str, ...]
+    """Networks that `evidence` uses: what a bundle carries; a variant may need fewer."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Sizes: `tiny`, `default`, `reference`, as changes to an experiment's nested dict."""
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
+from torch.nn.functional import conv2d, pad, softplus
 
 from gan_ray.config import ScoreConfig
 from gan_ray.detector import Detector, Evidence, Pair
@@ -91,6 +91,25 @@ class SquaredDistance:
 
 
 @dataclass(frozen=True)
+class AbsoluteDistance:
+    """(1 - lambda) sum |x - x_hat| + lambda sum |f - f_hat|, f of the discriminator.
+
+    AnoGAN's A(x), sums as in the paper (Schlegl et al. 2017). The map is mean_c |x - x_hat|.
+    """
+
+    feature_share: float
+    needs = frozenset({"reconstruction", "features.discriminator"})
+
+    def __call__(self, images: Tensor, evidence: Evidence) -> Scored:
+        """Score each image by its own reconstruction and features."""
+        assert evidence.reconstruction is not None
+        image = _sum_absolute((images, evidence.reconstruction))
+        features = _sum_absolute(evidence.features["discriminator"])
+        score = (1 - self.feature_share) * image + self.feature_share * features
+        return Scored(score, _map(images, evidence), {"image_sum": image, "feature_sum": features})
+
+
+@dataclass(frozen=True)
 class LatentDistance:
     """Distance of the two latent codes: mean (z - z_hat)^2, or sum |z - z_hat| for order 1.
 
@@ -111,6 +130,62 @@ class LatentDistance:
         if residual is not None:
             parts["residual"] = residual.flatten(1).mean(1) / 2
         return Scored(score, residual, parts)
+
+
+@dataclass(frozen=True)
+class PairDistance:
+    """Weighted sum of how far an image is from its reconstruction, by name of the part.
+
+    l1: sum |x - x_hat|; l2: its root of the sum of squares. pair_features, pair_features_l2: the
+    same two of a discriminator's features of the true pair and of the reconstructed pair.
+    pair_logits: -log s(D) of the reconstructed pair. ALAD's scores (Zenati et al. 2018,
+    arXiv:1812.02288), and EGBAD's sum of l1 and one of the others (arXiv:1802.06222). The map is
+    mean_c |x - x_hat|, ours: the references have none.
+    """
+
+    weights: Mapping[str, float]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The evidence of each weighted part."""
+        return frozenset(_PAIR_PARTS[name][0] for name in self.weights)
+
+    def __call__(self, images: Tensor, evidence: Evidence) -> Scored:
+        """Score each image by its own reconstruction, features and logit."""
+        parts = {name: _PAIR_PARTS[name][1](images, evidence) for name in self.weights}
+        score = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum(0)
+        return Scored(score, _map(images, evidence), parts)
+
+
+_PAIR_PARTS: Mapping[str, tuple[str, Callable[[Tensor, Evidence], Tensor]]] = {
+    "l1": ("reconstruction", lambda images, evidence: _norm(_images(images, evidence), 1)),
+    "l2": ("reconstruction", lambda images, evidence: _norm(_images(images, evidence), 2)),
+    "pair_features": ("features.pair", lambda _, evidence: _norm(evidence.features["pair"], 1)),
+    "pair_features_l2": ("features.pair", lambda _, evidence: _norm(evidence.features["pair"], 2)),
+    "pair_logits": ("logits.pair", lambda _, evidence: softplus(-evidence.logits["pair"].float())),
+}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """-D(x) of the image (`image`) or of its reconstruction (`reconstruction`), D a logit.
+
+    OCC1 and OCC2 of ALOCC (Sabokrou et al. 2018), before the sigmoid, which saturates.
+    Both are parts. The map is mean_c |x - x_hat|, ours: the reference has none.
+    """
+
+    of: str
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The logit it goes by."""
+        return frozenset({f"logits.{self.of}"})
+
+    def __call__(self, images: Tensor, evidence: Evidence) -> Scored:
+        """Score each image by its own logit."""
+        precise = torch.promote_types(images.dtype, torch.float32)
+        parts = {f"judged_{name}": -logit.to(precise) for name, logit in evidence.logits.items()}
+        return Scored(parts[f"judged_{self.of}"], _map(images, evidence), parts)
 
 
 @dataclass(frozen=True)
@@ -146,8 +221,22 @@ _SCORES: Mapping[str, Callable[[ScoreConfig], Score]] = {
     "residual_squared": lambda config: SquaredDistance(1.0, 0.0),
     "residual_features": lambda config: SquaredDistance(1.0, config.feature_weight),
     "features": lambda config: SquaredDistance(0.0, 1.0),
+    "search": lambda config: AbsoluteDistance(config.feature_share),
     "latent": lambda config: LatentDistance(2),
     "latent_l1": lambda config: LatentDistance(1),
+    "occ1": lambda config: Judgement("image"),
+    "occ2": lambda config: Judgement("reconstruction"),
+    "l1": lambda config: PairDistance({"l1": 1.0}),
+    "l2": lambda config: PairDistance({"l2": 1.0}),
+    "pair_features": lambda config: PairDistance({"pair_features": 1.0}),
+    "pair_features_l2": lambda config: PairDistance({"pair_features_l2": 1.0}),
+    "pair_logits": lambda config: PairDistance({"pair_logits": 1.0}),
+    "l1_pair_features": lambda config: PairDistance(
+        {"l1": 1.0, "pair_features": config.feature_weight}
+    ),
+    "l1_pair_logits": lambda config: PairDistance(
+        {"l1": 1.0, "pair_logits": config.feature_weight}
+    ),
 }
 
 
@@ -168,6 +257,8 @@ def make_score(config: ScoreConfig, detector: type[Detector] | Detector) -> Scor
             f"score settings are out of range: smooth={config.smooth} (allowed: 0 or more), "
             f"top={config.top} (0 to 1), feature_weight={config.feature_weight} (0 or more)"
         )
+    if not 0 <= config.feature_share <= 1:
+        raise ConfigError(f"score.feature_share={config.feature_share} must lie between 0 and 1.")
     score = _SCORES[name](config)
     if config.smooth or config.top:
         score = Pooled(score, config.smooth, config.top)
@@ -191,8 +282,22 @@ def _difference(pair: Pair) -> Tensor:
     return first.to(precise) - second.to(precise)
 
 
+def _norm(pair: Pair, order: int) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(_difference(pair).flatten(1), order, dim=1)
+    return norm
+
+
+def _images(images: Tensor, evidence: Evidence) -> Pair:
+    assert evidence.reconstruction is not None
+    return images, evidence.reconstruction
+
+
 def _mean_square(pair: Pair) -> Tensor:
     return _difference(pair).flatten(1).square().mean(1)
+
+
+def _sum_absolute(pair: Pair) -> Tensor:
+    return _difference(pair).flatten(1).abs().sum(1)
 
 
 def _residual(images: Tensor, evidence: Evidence) -> Tensor:

@@ -39,7 +39,7 @@ def test_annotated_fields_become_dimensions_under_dotted_keys() -> None:
 def test_every_corner_of_a_derived_space_builds_a_detector(name: str) -> None:
     base = make(name, preset="tiny", changes={"data": {"image_size": 32}})
     space = derive(architectures.get(name).Config, "model.")
-    assert "model.weights.gradient_penalty" in space or "model.weights.contextual" in space
+    assert len(space) > 3
     small = {key: corners(values)[0] for key, values in space.items()}
     tried = [{**small, key: end} for key, values in space.items() for end in corners(values)]
     for settings, _ in itertools.groupby(tried):
