@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
 from gan_ray.config import TrainConfig
 from gan_ray.detector import Batch, Detector, Stage, Step
@@ -197,11 +198,16 @@ def _averaged(terms: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _compile(state: TrainState, train: TrainConfig) -> None:
-    """Compile what the stage runs, except networks that a step differentiates twice."""
+    """Compile what the stage runs, except what a compiler cannot follow.
+
+    That is: networks that a step differentiates twice, and spectral norm, whose power iteration
+    changes buffers between two passes of one graph.
+    """
     if train.compile:
         twice = {name for step in state.stage.steps if step.second_order for name in step.trains}
         for name, network in state.detector.networks.items():
-            if name not in twice:
+            moving = any(is_parametrized(module) for module in network.modules())
+            if name not in twice and not moving:
                 network.compile()
 
 

@@ -22,6 +22,7 @@ from gan_ray.data.sources import TrainingData, load_training
 from gan_ray.data.streams import Streams
 from gan_ray.errors import ConfigError
 from gan_ray.experiment import build_detector
+from gan_ray.scoring.selection import Selection
 from gan_ray.training import distributed
 from gan_ray.training.loop import PRECISIONS, Report, fit
 from gan_ray.training.pictures import write_curves, write_samples
@@ -139,19 +140,24 @@ class _Writer:
         # The checkpoint comes before what speaks of it; a kill between the two loses nothing.
         key = self._run.put_checkpoint(report.images, encode(report.state, numbers(row)))
         self._rows.append(row)
-        self._run.put_metrics(self._rows)
-        best = self._validation.best(self._rows)
-        if best is not None:
-            self._run.put_json("selection.json", to_dict(best))
+        best = self._put_rows()
         keep = best.images if best is not None else None
         self._run.retain(self._experiment.train.keep_checkpoints, keep)
         self._log(row)
         return row, key
 
     def finish(self) -> None:
-        """Draw the curves of a training that is over, however it ended."""
+        """Leave a training that is over complete, however it ended and whenever it was killed."""
         if self._rows:
+            self._put_rows()
             write_curves(self._run, self._rows)
+
+    def _put_rows(self) -> Selection | None:
+        self._run.put_metrics(self._rows)
+        best = self._validation.best(self._rows)
+        if best is not None:
+            self._run.put_json("selection.json", to_dict(best))
+        return best
 
     def _log(self, row: Mapping[str, Any]) -> None:
         """Add the row to `log.txt` and, where the run folder is a directory, to TensorBoard's."""

@@ -35,8 +35,12 @@ def test_bfloat16_learns_nearly_the_same(name: str):
 @pytest.mark.parametrize("name", architectures.names())
 def test_channels_last_changes_rounding_only(name: str):
     plain, laid_out = metrics(name), metrics(name, channels_last=True)
+    # Dropout draws in the order of memory: other masks of the same kind.
+    modules = experiment.build_detector(tiny(name)).modules()
+    masked = any(isinstance(module, torch.nn.Dropout) for module in modules)
     for term, value in plain.items():
-        assert laid_out[term] == pytest.approx(value, rel=1e-3, abs=1e-4), term
+        wanted = pytest.approx(value, rel=5e-2 if masked else 1e-3, abs=1e-4)
+        assert laid_out[term] == wanted, term
 
 
 def test_channels_last_reaches_the_weights():
@@ -56,6 +60,20 @@ def test_compiled_networks_learn_the_same(name: str):
 
 
 GOLDEN: dict[str, dict[str, float]] = {
+    "alad": {
+        "discriminators/discrimination_xx": 1.37815,
+        "discriminators/discrimination_xz": 1.37495,
+        "discriminators/discrimination_zz": 1.38557,
+        "generator/adversarial_xx": 0.692837,
+        "generator/adversarial_xz": 1.39868,
+        "generator/adversarial_zz": 0.692778,
+    },
+    "alocc": {
+        "discriminator/discrimination": 1.38809,
+        "refiner/adversarial": 0.695191,
+        "refiner/refinement": 0.178318,
+    },
+    "anogan": {"discriminator/discrimination": 1.31998, "generator/adversarial": 0.671643},
     "brainomaly": {
         "critic/discrimination": 3.83475e-05,
         "critic/gradient_penalty": 0.998817,

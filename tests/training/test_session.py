@@ -1,0 +1,33 @@
+"""One session from its experiment to its run folder."""
+
+from __future__ import annotations
+
+import json
+
+from gan_ray import experiment
+from gan_ray.training.run import RunFolder
+from gan_ray.training.session import run_session
+
+
+def test_a_kill_between_the_last_checkpoint_and_its_row_loses_nothing(tmp_path):
+    settings = experiment.make(
+        "ganomaly",
+        preset="tiny",
+        changes={
+            "data": {"source": "digits", "normal_class": 1, "image_size": 16},
+            "train": {"images": 96, "report_every": 32, "batch_size": 8, "samples": 0},
+        },
+    )
+    run = RunFolder(tmp_path)
+    run.claim(settings)
+    run_session(settings, run)
+    rows, selection = run.metrics(), run.get_json("selection.json")
+    assert [row["images"] for row in rows] == [32, 64, 96]
+    # As it is when the process dies after the checkpoint and before the rest.
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
+    for lost in ("selection.json", "curves.png"):
+        (tmp_path / lost).unlink()
+    run_session(settings, run)
+    assert run.metrics() == rows
+    assert run.get_json("selection.json") == selection
+    assert (tmp_path / "curves.png").exists()
