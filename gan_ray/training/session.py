@@ -129,6 +129,9 @@ class _Writer:
         row["seconds"] = round(seconds, 3)
         row["images_per_second"] = round((report.images - self._images) / max(seconds, 1e-9), 2)
         row |= report.metrics
+        # What a detector counts by itself, such as fresh starts of a discriminator.
+        own = report.state.detector.named_buffers(recurse=False)
+        row |= {f"detector/{name}": float(count) for name, count in own if count.numel() == 1}
         self._images = report.images
         if report.stage.scores:
             with report.state.scoring() as detector:

@@ -23,6 +23,7 @@ def test_a_kill_between_the_last_checkpoint_and_its_row_loses_nothing(tmp_path):
     run_session(settings, run)
     rows, selection = run.metrics(), run.get_json("selection.json")
     assert [row["images"] for row in rows] == [32, 64, 96]
+    assert all(row["detector/resets"] == 0.0 for row in rows), "every reset is told"
     # As it is when the process dies after the checkpoint and before the rest.
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
     for lost in ("selection.json", "curves.png"):
