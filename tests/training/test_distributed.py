@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from torch import nn
 
 from gan_ray import experiment
@@ -20,6 +18,7 @@ from gan_ray.losses.penalties import gradient_penalty
 from gan_ray.training import distributed
 from gan_ray.training.loop import fit
 from tests.conformance import SmoothSource, source_of, tiny
+from tests.training.ranks import on_two_ranks
 
 STEPS = 50
 
@@ -114,18 +113,15 @@ def run(which: str) -> dict[str, torch.Tensor]:
     return {k: v.contiguous() for k, v in detector.state_dict().items()} | figures
 
 
-def _rank(rank: int, which: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def _train(rank: int, which: str, folder: str) -> None:
     result = run(which)
     if rank == 0:
         safetensors.torch.save_file(result, f"{folder}/two.safetensors")
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("which", MAKE)
 def test_two_ranks_equal_one_process_on_the_same_global_batch(which: str, tmp_path: Path):
-    torch.multiprocessing.spawn(_rank, (which, str(tmp_path)), nprocs=2)
+    on_two_ranks(_train, tmp_path, which, str(tmp_path))
     two = safetensors.torch.load_file(tmp_path / "two.safetensors")
     one = run(which)
     detector, *_ = MAKE[which](which)
@@ -136,7 +132,6 @@ def test_two_ranks_equal_one_process_on_the_same_global_batch(which: str, tmp_pa
 
 
 def _disagree(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     network = nn.Linear(2, 2)
     torch.nn.init.constant_(network.weight, 1.0 + rank * 1e-7)
     try:
@@ -145,11 +140,10 @@ def _disagree(rank: int, folder: str) -> None:
         Path(folder, f"caught{rank}").write_text(str(error))
     distributed.broadcast_(network)
     distributed.assert_in_sync(network)
-    dist.destroy_process_group()
 
 
 def test_ranks_that_disagree_are_found(tmp_path: Path):
-    torch.multiprocessing.spawn(_disagree, (str(tmp_path),), nprocs=2)
+    on_two_ranks(_disagree, tmp_path, str(tmp_path))
     assert [(tmp_path / f"caught{r}").read_text() for r in range(2)] == [
         "ranks disagree on 'weight'"
     ] * 2

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing
 
 from gan_ray import experiment
 from gan_ray.errors import ClusterError, ConfigError, DataError
 from gan_ray.training.launch import train
 from gan_ray.training.run import RunFolder, load_detector
 from gan_ray.training.session import run_session
+from tests.training.ranks import on_two_ranks
 
 pytestmark = pytest.mark.ray
 
@@ -54,15 +54,13 @@ def worker_pids() -> list[int]:
     return found
 
 
-def _rank(rank: int, out: str, meet: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
+def _unbroken(rank: int, out: str) -> None:
     settings = digits(workers=2)
     run = RunFolder(out)
     if rank == 0:
         run.claim(settings)
     dist.barrier()
     run_session(settings, run)
-    dist.destroy_process_group()
 
 
 def test_one_worker_on_an_object_store_equals_the_local_loop(ray_cluster, s3, tmp_path):
@@ -95,7 +93,7 @@ def test_a_killed_worker_changes_nothing(ray_cluster, tmp_path):
     assert killed
     log = run.log()
     assert sum(" images=480 " in line for line in log) == 1, "it went on, it did not start over"
-    torch.multiprocessing.spawn(_rank, (str(tmp_path / "unbroken"), str(tmp_path / "meet")), 2)
+    on_two_ranks(_unbroken, tmp_path, str(tmp_path / "unbroken"))
     unbroken = RunFolder(tmp_path / "unbroken")
     assert final(run) == final(unbroken)
     assert figures(run) == figures(unbroken)
