@@ -227,7 +227,8 @@ def test_an_interrupted_job_goes_on_where_it_stopped(ray_cluster, bundle: Path, 
     summary = score_prefix(bundle, source, sink, shard_size=4, progress=told.append)
     after = {entry.key: entry.etag for entry in open_store(sink).list("parts/")}
     assert before.items() <= after.items()
-    assert summary["resumed"] == told[0]["objects"] == 4 * len(before)
+    # The shards in flight when the job was interrupted may still have landed.
+    assert 4 * len(before) <= summary["resumed"] == told[0]["objects"] < 40
     assert (told[-1]["objects"], told[-1]["total"]) == (40, 40)
     uris = read_rows(sink)["uri"].to_pylist()
     assert [uri.removeprefix(f"file://{tmp_path.resolve()}/in/") for uri in uris] == keys
