@@ -222,8 +222,10 @@ def evaluate(arguments: list[str]) -> int:
     from gan_ray.scoring.evaluate import evaluate as run
 
     bundles = [_bundle(reference, options.registry) for reference in options.bundles]
-    known = load_bundle(bundles[0]).experiment.data
-    settings = _data_settings(rest, "evaluate", known)
+    settings = None
+    if rest:  # `--data.…` changes what the first bundle was trained on
+        known = load_bundle(bundles[0]).experiment.data
+        settings = _data_settings(rest, "evaluate", known)
     result = run(bundles, settings, Path(options.out), baselines=options.baselines)
     _print_json(result) if options.json else show_evaluation(result)
     return 0

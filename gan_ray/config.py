@@ -65,6 +65,15 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give the leaves of a nested dict by their dotted paths, in their order."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return flat
+
+
 def fingerprint(value: Any) -> str:
     """Name a configuration (or any JSON value) by its content: 16 hexadecimal digits."""
     plain = to_dict(value) if dataclasses.is_dataclass(value) else value

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from gan_ray.config import Optimizer, fingerprint, to_dict
+from gan_ray.config import Optimizer, fingerprint, flatten, to_dict
 from gan_ray.seeds import derive_seed
 
 Pair = tuple[Tensor, Tensor]
@@ -239,15 +239,8 @@ def stage_fingerprint(detector: Detector, name: str) -> str:
     def kept(path: str) -> bool:
         return claimed(path, stages[: index + 1]) or not claimed(path, stages[index + 1 :])
 
-    settings = {path: value for path, value in _leaves(to_dict(detector.config)) if kept(path)}
+    settings = {
+        path: value for path, value in flatten(to_dict(detector.config)).items() if kept(path)
+    }
     image = [detector.image.size, detector.image.channels]
     return fingerprint({"architecture": detector.name, "stage": name, "image": image, **settings})
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    leaves: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        nested = isinstance(value, Mapping)
-        path = prefix + key
-        leaves += _leaves(value, path + ".") if nested else [(path, value)]
-    return leaves

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from gan_ray.errors import ConfigError, DataError
 from gan_ray.storage.store import Store, open_store
 from gan_ray.storage.uris import parse as parse_uri
-from tune_spaces.settings import identity
+from gan_ray.training.run import identity
 from tune_spaces.studies import Plan
 
 SWEEP = "sweep.json"

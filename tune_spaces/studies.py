@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import torch
 
-from gan_ray.config import Experiment, to_dict
+from gan_ray.config import Experiment, flatten, to_dict
 from gan_ray.detector import Batch
 from gan_ray.errors import ConfigError, unknown
 from gan_ray.experiment import build_detector
 from gan_ray.ranges import Range
 from tune_spaces.derive import Value, derive, narrow, nearest
-from tune_spaces.settings import flatten, with_settings
+from tune_spaces.settings import with_settings
 
 STUDIES: Mapping[str, str] = {"weights": "model.weights.", "full": "model."}
 """A study's name and what the keys that it searches begin with."""

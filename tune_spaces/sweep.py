@@ -26,6 +26,7 @@ from gan_ray.detector import Stage
 from gan_ray.errors import ClusterError, ConfigError
 from gan_ray.experiment import build_detector, with_absolute_root
 from gan_ray.storage.arrow import arrow_filesystem
+from gan_ray.training.launch import needs
 from gan_ray.training.loop import budgets
 from gan_ray.training.validation import Validation
 from tune_spaces.derive import Value
@@ -198,13 +199,11 @@ def _room(train: TrainConfig, concurrent: int | None) -> int:
     import ray
 
     have = ray.cluster_resources()
-    needs = {"CPU": float(train.workers)}
-    if train.use_gpu:
-        needs["GPU"] = train.workers * train.gpus_per_worker
-    room = min(int(have.get(kind, 0.0) / amount) for kind, amount in needs.items())
+    one = needs(train)
+    room = min(int(have.get(kind, 0.0) / amount) for kind, amount in one.items())
     if room == 0:
-        asked = ", ".join(f"{amount:g} {kind}" for kind, amount in needs.items())
-        found = ", ".join(f"{have.get(kind, 0.0):g} {kind}" for kind in needs)
+        asked = ", ".join(f"{amount:g} {kind}" for kind, amount in one.items())
+        found = ", ".join(f"{have.get(kind, 0.0):g} {kind}" for kind in one)
         raise ClusterError(
             f"one trial needs {asked}, the cluster has {found}. Lower --train.workers or "
             "--train.gpus-per-worker, or add nodes."

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gan_ray.errors import ArtifactError, ConfigError, StorageError
+from gan_ray.storage.local import flush
 
 
 @contextlib.contextmanager
@@ -30,10 +31,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         for written in (*temporary.iterdir(), temporary):
-            _flush(written)
+            flush(written)
         refuse_existing(path)
         temporary.rename(path)
-        _flush(path.parent)
+        flush(path.parent)
     except OSError as error:
         raise StorageError(
             f"{path} cannot be written ({error.strerror or error}): choose a folder that can"
@@ -73,11 +74,3 @@ def refuse_existing(path: Path) -> None:
     """
     if os.path.lexists(path):
         raise ConfigError(f"{path} exists already and is never overwritten: give another place")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from gan_ray.config import flatten
 from gan_ray.errors import StorageError
 from gan_ray.report import charts, pictures, words
 from gan_ray.report.sources import Evaluation, Run, Search, read
@@ -147,8 +148,8 @@ def _run(source: Run) -> dict[str, Any]:
     return {
         "name": source.name,
         "experiment": source.experiment,
-        "settings": list(_leaves(source.experiment)),
-        "environment": list(_leaves(source.environment)),
+        "settings": list(flatten(source.experiment).items()),
+        "environment": list(flatten(source.environment).items()),
         "last": last,
         "seconds": sum(report.get("seconds", 0.0) for report in source.metrics),
         "selection": source.selection,
@@ -175,17 +176,11 @@ def _search(source: Search) -> dict[str, Any]:
     return {
         "name": source.name,
         "content": content,
-        "ranked": [{**trial, "settings": list(_leaves(trial["params"]))} for trial in ranked],
+        "ranked": [
+            {**trial, "settings": list(flatten(trial["params"]).items())} for trial in ranked
+        ],
         "history": Markup(charts.search_history(content)) if scored else None,
     }
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _stem(stem: str) -> str:

@@ -176,11 +176,12 @@ def _write_atomically(
             os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    flush(path.parent)
     return True
 
 
-def _sync_directory(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Put a file, or a folder's list of names, on the disk before anything is said about it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

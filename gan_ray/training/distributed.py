@@ -83,7 +83,7 @@ def assert_in_sync(module: nn.Module) -> None:
         first = tensor.detach().clone()
         dist.broadcast(first, src=0)
         same = torch.tensor(float(torch.equal(first, tensor.detach())), device=tensor.device)
-        dist.all_reduce(same, op=dist.ReduceOp.MIN)
+        minimum_(same)
         if not same.item():
             raise AssertionError(f"ranks disagree on '{name}'")
 

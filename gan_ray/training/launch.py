@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from gan_ray.cluster import connect
-from gan_ray.config import Experiment, to_dict
+from gan_ray.config import Experiment, TrainConfig, to_dict
 from gan_ray.errors import ClusterError, ConfigError
 from gan_ray.experiment import with_absolute_root
 from gan_ray.storage.arrow import arrow_filesystem
@@ -161,16 +161,19 @@ def _interruptible(work: Callable[[], Any]) -> Any:
     return box.result()
 
 
+def needs(train: TrainConfig) -> dict[str, float]:
+    """Give what all workers of a training take together, as Ray counts it."""
+    each = {"CPU": 1.0} | ({"GPU": train.gpus_per_worker} if train.use_gpu else {})
+    return {kind: train.workers * amount for kind, amount in each.items()}
+
+
 def _fits(experiment: Experiment[Any]) -> None:
     """Refuse at once what the cluster can never place: Ray would wait for ever."""
     import ray
 
     train = experiment.train
     have = ray.cluster_resources()
-    wanted = {"CPU": float(train.workers)}
-    if train.use_gpu:
-        wanted["GPU"] = train.workers * train.gpus_per_worker
-    for kind, amount in wanted.items():
+    for kind, amount in needs(train).items():
         if have.get(kind, 0.0) < amount:
             raise ClusterError(
                 f"{train.workers} workers need {amount:g} {kind}, the cluster has "

@@ -94,7 +94,7 @@ def fit(
             state.next_stage()
             figures = None
             continue
-        metrics = _until_report(state, source, train, seed, device, limit, interval)
+        metrics = _until_report(state, source, train, seed, limit, interval)
         figures = yield Report(stage, state.images, metrics, state)
 
 
@@ -103,14 +103,13 @@ def _until_report(
     source: Source,
     train: TrainConfig,
     seed: int,
-    device: torch.device,
     limit: int,
     interval: int,
 ) -> dict[str, float]:
     stage, size = state.stage, train.batch_size
     state.set_modes()
     _compile(state, train)
-    totals = _Totals(device)
+    totals = _Totals()
     while True:
         tick = state.stage_images // size + 1
         parts = [
@@ -214,8 +213,7 @@ def _compile(state: TrainState, train: TrainConfig) -> None:
 class _Totals:
     """Sums of the terms since the last report; they stay on the device until it."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._bad: dict[str, Tensor] = {}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from gan_ray.config import Experiment, to_dict
+from gan_ray.config import Experiment, flatten, to_dict
 from gan_ray.detector import Detector
 from gan_ray.errors import ArtifactError, ConfigError, DataError
 from gan_ray.experiment import build_detector, parse
@@ -56,7 +56,7 @@ class RunFolder:
                 if entry.key.startswith(_LEFT_BEHIND):
                     self.store.delete(entry.key)
         elif begun and self.checkpoints():
-            here, there = _identity(self.experiment()), _identity(experiment)
+            here, there = identity(self.experiment()), identity(experiment)
             differing = sorted(key for key in here | there if here.get(key) != there.get(key))
             if differing:
                 changes = ", ".join(f"{k} ({here.get(k)} -> {there.get(k)})" for k in differing)
@@ -184,16 +184,11 @@ def load_detector(
     return state.detector.eval().requires_grad_(False).to(torch.float32), experiment, state.images
 
 
-def _identity(experiment: Experiment[Any]) -> dict[str, Any]:
-    plain = to_dict(experiment)
-    plain["train"] = {k: v for k, v in plain["train"].items() if k not in EXECUTION}
-    del plain["data"]["root"]  # data may move; the session compares what was read
-    flat: dict[str, Any] = {}
-    stack: list[tuple[str, Any]] = [("", plain)]
-    while stack:
-        path, value = stack.pop()
-        if isinstance(value, Mapping):
-            stack += [(f"{path}.{k}" if path else k, v) for k, v in value.items()]
-        else:
-            flat[path] = value
-    return flat
+def identity(experiment: Experiment[Any]) -> dict[str, Any]:
+    """Give what makes it this experiment, flat: not where the data are or how it is carried out.
+
+    Data may move: the session compares what was read.
+    """
+    carried_out = {f"train.{name}" for name in EXECUTION} | {"data.root"}
+    flat = flatten(to_dict(experiment))
+    return {key: value for key, value in flat.items() if key not in carried_out}
