@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Generic, Literal, TypeVar, dataclass_transform
 
 import pydantic
+from tyro.conf import Suppress
 
 from gan_ray.errors import ConfigError
 from gan_ray.ranges import Choice, LogUniform, Uniform
@@ -88,7 +89,9 @@ class Optimizer:
     kind: Literal["adam", "rmsprop"] = "adam"
     """adam or rmsprop."""
     lr: Annotated[float, LogUniform(1e-5, 1e-3), pydantic.Field(gt=0, allow_inf_nan=False)] = 2e-4
-    """Learning rate, constant."""
+    """Learning rate at the start."""
+    decay_from: Share = 1.0
+    """Share of the stage after which the rate falls linearly, to 0 at its end; 1 is constant."""
     betas: tuple[float, float] = (0.5, 0.999)
     """Adam's decay of the first and the second moment; rmsprop uses the second as its decay."""
     eps: float = 1e-8
@@ -120,7 +123,13 @@ class DataConfig:
     group_pattern: str = ""
     """Regular expression on the file name whose first group names the patient."""
     manifest: str = ""
-    """CSV beside or inside ROOT with columns file and group; sublabel is read by evaluate alone."""
+    """CSV beside or inside ROOT with columns file and group, and class where classes is source;
+    sublabel is read by evaluate alone."""
+    classes: Literal["one", "source", "kmeans"] = "one"
+    """Kinds of normal images, for class-conditional systems: one for all, those the source knows
+    (digit, or column class of the manifest), or pseudo-classes of training normals by k-means."""
+    class_count: Positive = 1
+    """Number of those kinds; with source it must be what the training normals have."""
     flip: bool = False
     """Mirror training images left-right at random (anatomically wrong for most films)."""
 
@@ -135,6 +144,9 @@ class TrainConfig:
     """Images per global batch, over all workers."""
     report_every: Count = 0
     """Images between reports (metrics, checkpoint); 0 means a twentieth of the training."""
+    look: Count = 0
+    """Held-out images scored at a report, of each part and label at most; 0 is all. For systems
+    that search: chosen at random, the same in every report and run. Thresholds come from all."""
     workers: Positive = 1
     """Ray Train workers; the global batch is split over them."""
     use_gpu: bool = False
@@ -171,10 +183,15 @@ class ScoreConfig:
     """Score of the architecture (see `gan-ray architectures`); empty means the paper's."""
     feature_weight: Annotated[float, LogUniform(1e-2, 1e2)] = 1.0
     """kappa: weight of the feature distance beside the image distance."""
+    pixel_weight: Annotated[float, LogUniform(1e-2, 1e2)] = 1.0
+    """kappa_p: weight of the distance of per-pixel features, in score and map (scaled_features)."""
     feature_share: Annotated[float, Uniform(0.0, 0.9)] = 0.1
     """lambda: share of the feature distance, the rest being the image distance's (score search)."""
     smooth: float = 0.0
     """Gaussian blur of the anomaly map in pixels; 0 is off."""
+    scales: Annotated[dict[str, float], Suppress] = dataclasses.field(default_factory=dict)
+    """Mean of each part over held-out normals, by which scaled_features divides; filled in by
+    validation and export, no setting of the command line."""
     top: float = 0.0
     """Score is the mean of this top share of map pixels; 0 takes the score's own reduction."""
 

@@ -15,7 +15,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ class ImageSpec:
 
     size: int
     channels: int
+    classes: int = 1
+    """Kinds of normal images that the training data tell apart."""
 
 
 class Batch:
@@ -64,7 +66,11 @@ class Batch:
         self.mean_over_ranks = mean_over_ranks
 
     def __getitem__(self, stream: str) -> Tensor:
-        """Give the rows of a stream that the detector declared in `streams`."""
+        """Give the rows of a stream that the detector declared in `streams`.
+
+        Images [rows, C, S, S], but for `class`: integers [rows] below `ImageSpec.classes`, the kind
+        of each row of `normal`.
+        """
         return self._streams[stream]
 
     @property
@@ -106,6 +112,9 @@ class Step:
     """Runs on 1-based ticks divisible by it: `n_critic` critic ticks precede a generator step."""
     second_order: bool = False
     """The loss differentiates twice through the trained networks (a gradient penalty)."""
+    clip_weights: float = 0.0
+    """Clamps the trained parameters to [-c, c] after each update, as the first Wasserstein critics
+    did (Arjovsky et al. 2017, algorithm 1); 0 does not."""
     after: Callable[[Mapping[str, float]], bool] | None = None
     """Sees the step's raw terms, averaged over ranks; True says that it re-initialised the networks
     of `trains`, whose optimiser state is then forgotten. Costs a synchronisation per tick."""
@@ -137,6 +146,15 @@ class Stage:
     def trains(self) -> frozenset[str]:
         """Names of the networks that some step of the stage trains."""
         return frozenset(name for step in self.steps for name in step.trains)
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A space of codes [B, `size`] whose images a detector can draw."""
+
+    size: int
+    prior: Literal["normal", "uniform"]
+    """Of every number in a code: N(0, 1), or uniform in [-1, 1]."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +204,11 @@ class Detector(nn.Module, ABC):
     passes_per_image: int = 1
     """Network passes one image costs in `evidence`, roughly; batch sizes and timeouts follow it."""
 
+    conditional: bool = False
+    """Whether `evidence` needs the class of each image, known apart from whether it is normal."""
+    latent: Latent | None = None
+    """The codes that `draw` takes, for detectors with a latent prior."""
+
     networks: nn.ModuleDict
 
     def __init__(self, config: Any, image: ImageSpec) -> None:
@@ -203,12 +226,23 @@ class Detector(nn.Module, ABC):
         """Say how the networks are trained."""
 
     @abstractmethod
-    def evidence(self, images: Tensor, labels: Tensor | None = None) -> Evidence:
+    def evidence(self, images: Tensor, classes: Tensor | None = None) -> Evidence:
         """Look at images [B, C, S, S] in [-1, 1]; the caller has set eval mode and `no_grad`.
 
+        `classes` [B] are integers, given when the detector is `conditional`.
         Each image's evidence is independent of the other rows. Leaves parameters, buffers and
         gradients alone.
         """
+
+    def draw(self, codes: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Draw the images [B, C, S, S] in [-1, 1] of codes [B, d] from `latent`.
+
+        Called like `evidence`. A class-conditional detector draws class 0 where none are given.
+
+        Raises:
+            NotImplementedError: the detector has no latent prior.
+        """
+        raise NotImplementedError(f"{self.name} has no latent prior to draw from")
 
     def held_out(self, batch: Batch) -> Mapping[str, Tensor]:
         """Give scalars [B] of held-out normals for a stage's `until`; none unless it needs some.
@@ -242,5 +276,5 @@ def stage_fingerprint(detector: Detector, name: str) -> str:
     settings = {
         path: value for path, value in flatten(to_dict(detector.config)).items() if kept(path)
     }
-    image = [detector.image.size, detector.image.channels]
+    image = list(dataclasses.astuple(detector.image))
     return fingerprint({"architecture": detector.name, "stage": name, "image": image, **settings})

@@ -81,3 +81,15 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return f"unknown {kind} '{name}': known are {', '.join(names) or 'none'}.{hint}"
+
+
+def needs_classes(architecture: str, reason: str) -> str:
+    """Say that a conditional detector cannot score for a `reason`, and what to do about it.
+
+    Returns the sentence; the caller chooses the error class.
+    """
+    return (
+        f"{architecture} scores an image by its class, but {reason}. Name the class of every image "
+        "in the column class of a manifest (--data.manifest, --data.classes source), or train with "
+        "--model.label-policy min or predict, which need no class."
+    )

@@ -12,8 +12,8 @@ import torch
 from gan_ray import architectures
 from gan_ray.config import Experiment, from_dict, merge, to_dict
 from gan_ray.detector import Detector, ImageSpec
-from gan_ray.errors import ConfigError, unknown
-from gan_ray.scoring.scores import make_score
+from gan_ray.errors import ConfigError, needs_classes, unknown
+from gan_ray.scoring.scores import make_score, settings_read
 from gan_ray.seeds import derive_seed
 
 
@@ -60,8 +60,15 @@ def parse(data: Mapping[str, Any]) -> Experiment[Any]:
     """
     name = str(data.get("architecture", ""))
     experiment = from_dict(experiment_type(name), data)
-    make_score(experiment.score, architectures.get(name))
+    detector = architectures.get(name)
+    make_score(experiment.score, detector)
     train = experiment.train
+    if train.select == "normal_score" and "scales" in settings_read(experiment.score, detector):
+        raise ConfigError(
+            f"--train.select normal_score cannot tell the checkpoints of {name} apart: this score "
+            "is scaled to one mean over held-out normals. Select by aucp, validation or last, or "
+            "take another score (--score.name)."
+        )
     parts = train.workers * train.accumulate
     if train.batch_size % parts:
         raise ConfigError(
@@ -82,7 +89,8 @@ def with_absolute_root(experiment: Experiment[Any]) -> Experiment[Any]:
 
 def image_spec(experiment: Experiment[Any]) -> ImageSpec:
     """Give the images the experiment's networks are built for."""
-    return ImageSpec(size=experiment.data.image_size, channels=experiment.data.channels)
+    data = experiment.data
+    return ImageSpec(size=data.image_size, channels=data.channels, classes=data.class_count)
 
 
 def build_detector(experiment: Experiment[Any], *, seed: int | None = None) -> Detector:
@@ -91,8 +99,25 @@ def build_detector(experiment: Experiment[Any], *, seed: int | None = None) -> D
     Leaves torch's global random state as it was.
 
     Raises:
-        ConfigError: the image size does not suit the networks.
+        ConfigError: the image size does not suit the networks, or they need the class of each image
+            and the data would give the answer with it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(experiment.seed if seed is None else seed, "init"))
-        return architectures.get(experiment.architecture)(experiment.model, image_spec(experiment))
+        cls = architectures.get(experiment.architecture)
+        detector = cls(experiment.model, image_spec(experiment))
+    if detector.conditional:
+        _refuse_leak(experiment)
+    return detector
+
+
+def _refuse_leak(experiment: Experiment[Any]) -> None:
+    """Let a score be conditioned on a class that is told apart from normal and abnormal alone."""
+    data = experiment.data
+    if data.classes == "kmeans":
+        reason = "k-means (--data.classes kmeans) tells those of training images alone"
+    elif data.classes == "source" and data.source != "folder":
+        reason = f"in source '{data.source}' the class says whether an image is normal"
+    else:
+        return
+    raise ConfigError(needs_classes(experiment.architecture, reason))

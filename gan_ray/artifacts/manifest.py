@@ -152,8 +152,9 @@ def parse_manifest(data: bytes, where: str = MANIFEST) -> Manifest:
         )
     stated = plain.pop("digest", None)
     try:
+        # Of the document as it stands: a field added since has a default that it did not count.
+        computed = _digest({"schema": schema, **plain})
         manifest = from_dict(Manifest, {"schema_version": schema, **plain})
-        computed = manifest.digest
     except (ConfigError, ArtifactError) as error:
         refuse(str(error))
     if stated != computed:

@@ -20,6 +20,7 @@ from gan_ray.detector import Batch, Detector, Stage, Step
 from gan_ray.errors import ConfigError, DivergedError
 from gan_ray.seeds import derive_seed
 from gan_ray.training import distributed
+from gan_ray.training.optim import learning_rate, set_learning_rate
 from gan_ray.training.state import Snapshot, TrainState
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
@@ -175,7 +176,12 @@ def _update(
     distributed.average_gradients_(parameters)
     if train.clip_gradient > 0:
         torch.nn.utils.clip_grad_norm_(parameters, train.clip_gradient)
-    state.optimizers[step.name].step()
+    optimizer = state.optimizers[step.name]
+    set_learning_rate(optimizer, learning_rate(step.optimizer, progress))
+    optimizer.step()
+    if step.clip_weights:
+        for parameter in parameters:
+            parameter.data.clamp_(-step.clip_weights, step.clip_weights)
     for parameter in parameters:
         parameter.requires_grad_(False)
         parameter.grad = None

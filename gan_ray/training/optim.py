@@ -19,6 +19,18 @@ _KINDS: dict[str, Callable[[list[torch.nn.Parameter], Optimizer], torch.optim.Op
 }
 
 
+def learning_rate(settings: Optimizer, progress: float) -> float:
+    """Give the rate after a share `progress` in [0, 1] of the stage: constant, then a line to 0."""
+    left, falling = 1 - progress, 1 - settings.decay_from
+    return settings.lr * left / falling if left < falling else settings.lr
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Update by `rate` from now on; a training that resumes owes nothing to earlier rates."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
 def make_optimizers(detector: Detector, stage: Stage) -> dict[str, torch.optim.Optimizer]:
     """Build the stage's optimisers by step name; a step listed twice has one optimiser."""
     optimizers = {}

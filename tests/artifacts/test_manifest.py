@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 
 import pytest
@@ -122,3 +123,11 @@ def test_numbers_that_are_not_finite_are_never_written(pristine):
     manifest = parse_manifest((pristine / "manifest.json").read_bytes())
     with pytest.raises(ArtifactError, match="not finite"):
         dataclasses.replace(manifest, metrics={"val/aucp": float("nan")}).to_json()
+
+
+def test_a_document_without_a_field_that_has_a_default_is_read(document):
+    """Bundles of an earlier release lack the fields that came since."""
+    del document["image"]["classes"], document["digest"]
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    document["digest"] = hashlib.sha256(text.encode()).hexdigest()
+    assert parse_manifest(json.dumps(document).encode()).image.classes == 1

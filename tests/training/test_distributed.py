@@ -35,6 +35,7 @@ class Weights:
 class NormConfig:
     weights: Weights = Weights()
     norm: str = "instance"
+    clip: float = 0.0
 
 
 class NormGame(Detector):
@@ -66,7 +67,10 @@ class NormGame(Detector):
 
     def stages(self) -> tuple[Stage, ...]:
         adam = Optimizer(lr=1e-3)
-        critic = Step("critic", ("critic",), self._critic, adam, second_order=True)
+        critic = Step(
+            "critic", ("critic",), self._critic, adam,
+            second_order=True, clip_weights=self.config.clip,
+        )  # fmt: skip
         return (Stage("gan", (critic, Step("generator", ("generator",), self._generator, adam))),)
 
     def _critic(self, batch: Batch):
@@ -83,25 +87,32 @@ class NormGame(Detector):
         spread = batch.mean_over_ranks(fake.mean()).square()
         return {"adversarial": generator_loss(self.networks["critic"](fake)), "spread": spread}
 
-    def evidence(self, images, labels=None) -> Evidence:
+    def evidence(self, images, classes=None) -> Evidence:
         return Evidence()
 
 
-def game(norm: str):
+SETTINGS = {
+    "instance": NormConfig(norm="instance"),
+    "group": NormConfig(norm="group"),
+    "clipped": NormConfig(clip=0.2),
+}
+
+
+def game(which: str):
     torch.manual_seed(0)
     train = TrainConfig(images=8 * STEPS, batch_size=8, precision="fp64")
     source = SmoothSource(("normal",), 8, 1, torch.float64)
-    return NormGame(NormConfig(norm=norm), ImageSpec(size=8, channels=1)), source, train
+    return NormGame(SETTINGS[which], ImageSpec(size=8, channels=1)), source, train
 
 
-def brainomaly(_: str):
-    settings = tiny("brainomaly", precision="fp64")
+def system(which: str):
+    settings = tiny(which, precision="fp64")
     size = settings.train.batch_size
     train = dataclasses.replace(settings.train, images=size * STEPS)
     return experiment.build_detector(settings), source_of(settings, torch.float64), train
 
 
-MAKE = {"instance": game, "group": game, "brainomaly": brainomaly}
+MAKE = {**dict.fromkeys(SETTINGS, game), **dict.fromkeys(("brainomaly", "healthygan"), system)}
 
 
 def run(which: str) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from gan_ray.config import Optimizer, TrainConfig, config
 from gan_ray.detector import Batch, Detector, Evidence, ImageSpec, Stage, Step
 from gan_ray.errors import ArtifactError, DivergedError
 from gan_ray.training.loop import budgets, fit
+from gan_ray.training.optim import learning_rate
 from gan_ray.training.state import decode, encode
 from tests.conformance import SmoothSource
 
@@ -29,6 +30,8 @@ class ToyConfig:
     reset_at: int = 0
     ema: bool = False
     end_early: bool = False
+    clip: float = 0.0
+    decay_from: float = 1.0
 
 
 class Toy(Detector):
@@ -46,14 +49,21 @@ class Toy(Detector):
         self.ticks = 0
 
     def stages(self) -> tuple[Stage, ...]:
-        plain = Optimizer(lr=1e-2)
+        plain = Optimizer(lr=1e-2, decay_from=self.config.decay_from)
         until = (lambda figures: figures["error"] < 1) if self.config.end_early else None
         return (
             Stage(
                 "game",
                 (
                     Step("maker", ("maker",), self._maker, plain, after=self._after),
-                    Step("judge", ("judge",), self._judge, plain, every=2),
+                    Step(
+                        "judge",
+                        ("judge",),
+                        self._judge,
+                        plain,
+                        every=2,
+                        clip_weights=self.config.clip,
+                    ),
                 ),
                 share=0.5,
                 ema=("maker",) if self.config.ema else (),
@@ -84,7 +94,7 @@ class Toy(Detector):
             return True
         return False
 
-    def evidence(self, images, labels=None) -> Evidence:
+    def evidence(self, images, classes=None) -> Evidence:
         return Evidence()
 
 
@@ -175,6 +185,35 @@ def test_resume_is_exact_with_averages_and_dropout():
         assert same(final(ema=True, resume=decode(files)), whole)
 
 
+def test_a_learning_rate_falls_over_the_end_of_each_stage():
+    rates = {}
+    for report in fit(toy(decay_from=0.5), source(), TRAIN, seed=0):
+        every_tick = next(iter(report.state.optimizers.values()))
+        rates[report.images] = every_tick.param_groups[0]["lr"]
+    # Ticks of 8 images begin at progress 0, 0.1, ... 0.9 of a stage of 80.
+    assert rates == pytest.approx(
+        {24: 1e-2, 48: 1e-2, 72: 4e-3, 80: 2e-3, 96: 1e-2, 120: 1e-2, 144: 6e-3, 160: 2e-3}
+    )
+
+
+def test_resume_is_exact_while_the_learning_rate_falls():
+    whole = final(decay_from=0.25)
+    assert not same(whole, final())
+    training = fit(toy(decay_from=0.25), source(), TRAIN, seed=3)
+    for _ in range(7):
+        files = encode(next(training).state)
+        assert same(final(decay_from=0.25, resume=decode(files)), whole)
+
+
+@pytest.mark.parametrize("decay_from", [0.0, 0.5, 0.9, 1.0])
+def test_a_learning_rate_is_constant_then_a_line_to_zero(decay_from):
+    settings = Optimizer(lr=2.0, decay_from=decay_from)
+    seen = [learning_rate(settings, progress / 100) for progress in range(100)]
+    falling = 100 * (1 - decay_from)
+    for progress, rate in enumerate(seen):
+        assert rate == pytest.approx(2.0 * min(1.0, (100 - progress) / (falling or 1.0)))
+
+
 def test_averaged_weights_score_and_become_the_weights_of_the_next_stage():
     detector = toy(ema=True)
     training = fit(detector, source(), TRAIN, seed=3)
@@ -246,6 +285,24 @@ def test_clipping_bounds_the_gradient_of_a_step(monkeypatch):
     norms.clear()
     list(fit(toy(), source(), dataclasses.replace(TRAIN, clip_gradient=0.1), seed=0))
     assert max(norms) <= 0.1 + 1e-6
+
+
+def test_clipped_weights_stay_within_the_bound_and_others_are_left_alone():
+    def largest(clip: float) -> dict[str, float]:
+        detector = toy(clip=clip)
+        for report in fit(detector, source(), TRAIN, seed=0):
+            assert report.stage.name != "game" or not clip or _largest(detector, "judge") <= clip
+        return {name: _largest(detector, name) for name in detector.networks}
+
+    free, clipped = largest(0.0), largest(0.01)
+    assert free["judge"] > 0.1, "otherwise the test is blind"
+    assert clipped["judge"] == pytest.approx(0.01)
+    assert clipped["maker"] == free["maker"] > 0.1
+    assert clipped["reader"] == free["reader"] > 0.1
+
+
+def _largest(detector: Toy, network: str) -> float:
+    return max(p.abs().max().item() for p in detector.networks[network].parameters())
 
 
 def test_draws_belong_to_the_global_batch():
