@@ -50,6 +50,24 @@ def init_residual_(module: nn.Module) -> None:
         init_glorot_(module)
 
 
+def init_orthogonal_(module: nn.Module) -> None:
+    """Orthogonal rows or columns for convolutions, linear layers and embeddings, biases 0.
+
+    Saxe et al. 2014, arXiv:1312.6120; a convolution counts as a matrix [channels out, all else].
+    Depthwise kernels take He's normal of variance 2 / k^2: as a matrix of one short row per channel
+    they would come out ever smaller, the more channels there are.
+    Apply it before spectral norm, which renames the weights and starts from their singular values.
+    """
+    if isinstance(module, nn.Embedding):
+        nn.init.orthogonal_(module.weight)
+    elif isinstance(module, _ConvNd) and module.groups == module.in_channels > 1:
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        _zero_bias_(module)
+    elif isinstance(module, (_ConvNd, nn.Linear)):
+        nn.init.orthogonal_(module.weight)
+        _zero_bias_(module)
+
+
 def _zero_bias_(module: _ConvNd | nn.Linear | _BatchNorm) -> None:
     if module.bias is not None:
         nn.init.zeros_(module.bias)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import nn
 
-Norm = Literal["none", "batch", "layer", "instance", "group"]
+Norm = Literal["none", "batch", "layer", "instance", "plain_instance", "group"]
 
 
 def norm_layer(kind: Norm, channels: int) -> nn.Module:
@@ -17,6 +17,7 @@ def norm_layer(kind: Norm, channels: int) -> nn.Module:
     answer to an image must not depend on other images. layer: over channels and pixels of an image
     (one scale and shift per channel). instance: over the pixels of one channel of an image, without
     running statistics; on raw pixels it hides brightness and contrast from what follows.
+    plain_instance: the same without scale and shift.
     """
     match kind:
         case "none":
@@ -27,5 +28,7 @@ def norm_layer(kind: Norm, channels: int) -> nn.Module:
             return nn.GroupNorm(1, channels)
         case "instance":
             return nn.InstanceNorm2d(channels, affine=True)
+        case "plain_instance":
+            return nn.InstanceNorm2d(channels)
         case "group":
             return nn.GroupNorm(gcd(channels, max(1, channels // 16)), channels)

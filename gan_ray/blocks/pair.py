@@ -13,8 +13,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_ray.blocks.pyramid import ConvEncoder
 
@@ -68,8 +66,8 @@ class CodePairDiscriminator(nn.Module):
 class JointDiscriminator(nn.Module):
     """An image [B, channels, S, S] and a code [B, `code_size`]; joint features of `outputs` each.
 
-    The image passes a pyramid down to 4x4 with batch norm behind all stages but the first, the code
-    two linear layers of half as many numbers as the joint layer, with dropout.
+    The image passes a pyramid down to `root` x `root` with batch norm behind all stages but the
+    first, the code two linear layers of half as many numbers as the joint layer, with dropout.
     """
 
     def __init__(
@@ -79,30 +77,20 @@ class JointDiscriminator(nn.Module):
         code_size: int,
         outputs: int,
         *,
+        root: int = 4,
         dropout: float,
     ) -> None:
         """Build both branches and the joint layer, in torch's default initialisation."""
         super().__init__()
         self.image = ConvEncoder(channels, widths, 1, bias=True).features
         self.code = _dense((code_size, outputs // 2, outputs // 2), dropout)
-        self.joint = _dense((16 * widths[-1] + outputs // 2, outputs), dropout)
+        self.joint = _dense((root**2 * widths[-1] + outputs // 2, outputs), dropout)
         self.head = nn.Linear(outputs, 1)
 
     def forward(self, images: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Judge the pairs: logits and features."""
         features = self.joint(torch.cat([self.image(images).flatten(1), self.code(codes)], 1))
         return self.head(features).flatten(), features
-
-
-def bound_spectrum_(network: nn.Module) -> None:
-    """Divide every convolution and linear layer but `head` by its largest singular value.
-
-    Miyato et al. 2018, arXiv:1802.05957: one step of power iteration at each pass in train mode,
-    none in eval mode. Call it last, on initialised weights: it renames the parameters.
-    """
-    for name, layer in list(network.named_modules()):
-        if isinstance(layer, (_ConvNd, nn.Linear)) and name != "head":
-            spectral_norm(layer)
 
 
 def _dense(sizes: tuple[int, ...], dropout: float) -> nn.Sequential:

@@ -13,27 +13,26 @@ from typing import Literal
 from torch import Tensor, nn
 
 from gan_ray.blocks.norm import Norm, norm_layer
+from gan_ray.blocks.plan import ResolutionPlan
 from gan_ray.errors import ConfigError
 
 Kernel = Literal[4, 5]
 
 
 def pyramid_widths(image_size: int, width: int, max_width: int = 0) -> tuple[int, ...]:
-    """Give the widths of the stages down to 4x4: `width`, doubled per stage up to `max_width`.
+    """Give the widths of the stages down to the root: `width`, doubled per stage to `max_width`.
 
-    A `max_width` of 0 leaves them free.
+    A `max_width` of 0 leaves them free. The root is that of the size's `ResolutionPlan`.
 
     Raises:
-        ConfigError: the size is not 4 * 2**k with at least two stages.
+        ConfigError: the size does not halve to a root, or not twice.
     """
-    stages = (image_size // 4).bit_length() - 1
-    if stages < 2 or image_size != 4 << stages:
+    if image_size < 16:
         raise ConfigError(
-            f"image size {image_size} does not halve down to 4x4: allowed are 16, 32, 64, 128, "
-            "256, ... Set --data.image-size to one of them (32 for images of 28 pixels; "
-            "--data.fit says whether they are resized or padded)."
+            f"images of {image_size} x {image_size} pixels are too small for this network, which "
+            "halves them twice or more: 16 or more are allowed. Raise --data.image-size."
         )
-    widths = (width << stage for stage in range(stages))
+    widths = (width << stage for stage in range(ResolutionPlan(image_size).stages))
     return tuple(min(wanted, max_width or wanted) for wanted in widths)
 
 
@@ -122,14 +121,31 @@ class ConvDecoder(nn.Module):
 
 
 class FeatureDiscriminator(nn.Module):
-    """Image to its logit [B] and the features [B, width, root, root] the logit is made of."""
+    """Image to its logit [B] and features of it: those [B, width, root, root] before the logit.
 
-    def __init__(self, encoder: ConvEncoder) -> None:
-        """Judge by an encoder with one output."""
+    With `back` 1 or more they are the maps that many stages earlier, each twice as large.
+    """
+
+    def __init__(self, encoder: ConvEncoder, *, back: int = 0) -> None:
+        """Judge by an encoder with one output.
+
+        Raises:
+            ConfigError: it has no stage that far back.
+        """
         super().__init__()
         self.encoder = encoder
+        self._tap = len(encoder.features) - 1 - 3 * back  # a stage is convolution, norm, activation
+        if self._tap < 2:
+            raise ConfigError(
+                f"the discriminator of images this small has no features {back} stages before its "
+                "last. Take those of the last one, or raise --data.image-size."
+            )
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Judge; higher logits are more real."""
-        features = self.encoder.features(images)
-        return self.encoder.head(features).flatten(), features
+        maps = images
+        for place, layer in enumerate(self.encoder.features):
+            maps = layer(maps)
+            if place == self._tap:
+                features = maps
+        return self.encoder.head(maps).flatten(), features

@@ -17,13 +17,15 @@ class ResBlockUp(nn.Module):
 
     Up is nearest-neighbour. The shortcut's 1x1 convolution runs before it, which is the same
     function (a nearest-neighbour copy of a pixel is a copy of its 1x1 convolution) at a quarter of
-    the cost. The first convolution has no bias.
+    the cost. The first convolution has a bias only with `bias`.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, *, kind: Norm = "batch") -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, *, kind: Norm = "batch", bias: bool = False
+    ) -> None:
         super().__init__()
         self.norm_in = norm_layer(kind, channels_in)
-        self.conv_in = UpConv2d(channels_in, channels_out, bias=False)
+        self.conv_in = UpConv2d(channels_in, channels_out, bias=bias)
         self.norm_out = norm_layer(kind, channels_out)
         self.conv_out = nn.Conv2d(channels_out, channels_out, 3, padding=1)
         self.shortcut = nn.Conv2d(channels_in, channels_out, 1)

@@ -15,12 +15,13 @@ from gan_ray.errors import ConfigError
     ("size", "widths"),
     [
         (16, (64, 128)),
+        (28, (64, 128)),
         (32, (64, 128, 256)),
         (64, (64, 128, 256, 512)),
         (256, (64, 128, 256, 512, 512, 512)),
     ],
 )
-def test_widths_double_down_to_four_pixels_and_stop_at_the_cap(size, widths):
+def test_widths_double_down_to_the_root_and_stop_at_the_cap(size, widths):
     assert pyramid_widths(size, 64, 512) == widths
 
 
@@ -28,9 +29,9 @@ def test_widths_without_a_cap_keep_doubling():
     assert pyramid_widths(256, 64) == (64, 128, 256, 512, 1024, 2048)
 
 
-@pytest.mark.parametrize("size", [0, 4, 8, 28, 48, 80, 100])
-def test_a_size_that_does_not_halve_to_four_pixels_is_refused_with_the_remedy(size):
-    with pytest.raises(ConfigError, match=r"--data\.image-size .*32"):
+@pytest.mark.parametrize("size", [0, 4, 8, 15, 30, 100])
+def test_a_size_that_does_not_halve_to_a_root_is_refused_with_the_remedy(size):
+    with pytest.raises(ConfigError, match=r"--data\.image-size"):
         pyramid_widths(size, 64)
 
 
@@ -69,3 +70,16 @@ def test_discriminator_gives_the_features_its_logit_is_made_of():
     by_hand = (features * judge.encoder.head.weight).sum((1, 2, 3))
     assert features.shape == (3, 8, 4, 4)
     torch.testing.assert_close(logit, by_hand)
+
+
+def test_discriminator_gives_earlier_features_on_request_and_the_same_logit():
+    torch.manual_seed(0)
+    encoder = ConvEncoder(1, (4, 8, 16), 1).eval()
+    images = torch.randn(3, 1, 32, 32)
+    last, earlier, first = (FeatureDiscriminator(encoder, back=n)(images) for n in (0, 1, 2))
+    assert [f.shape for _, f in (last, earlier, first)] == [(3, 16, 4, 4), (3, 8, 8, 8),
+                                                            (3, 4, 16, 16)]  # fmt: skip
+    torch.testing.assert_close(earlier[1], encoder.features[:6](images))
+    assert torch.equal(last[0], earlier[0])
+    with pytest.raises(ConfigError, match="image-size"):
+        FeatureDiscriminator(encoder, back=3)
