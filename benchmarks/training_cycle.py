@@ -24,7 +24,12 @@ class Constant:
     """The same random rows at every call: no data loading in the figure."""
 
     def __init__(self, streams: tuple[str, ...], size: int) -> None:
-        self._rows = {name: torch.rand(size, 1, 64, 64) * 2 - 1 for name in streams}
+        self._rows = {
+            name: torch.zeros(size, dtype=torch.int64)
+            if name == "class"
+            else torch.rand(size, 1, 64, 64) * 2 - 1
+            for name in streams
+        }
 
     def batch(self, **_: Any) -> dict[str, torch.Tensor]:
         """Give the rows."""

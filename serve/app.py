@@ -14,6 +14,7 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
+from gan_ray.artifacts.bundle import refuse_conditional
 from gan_ray.artifacts.store import resolve
 from gan_ray.errors import ConfigError
 from gan_ray.storage.environment import environment
@@ -71,7 +72,8 @@ def build(args: AppArgs) -> Application:
 
     Raises:
         ArtifactError: a bundle cannot be found or read.
-        ConfigError: two bundles have the same name, or strangers could reach the endpoint.
+        ConfigError: two bundles have the same name, one needs the class of each image, or strangers
+            could reach the endpoint.
     """
     args.check_exposure()
     overload = BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S)
@@ -80,7 +82,9 @@ def build(args: AppArgs) -> Application:
         processes["runtime_env"] = {"env_vars": storage}
     models: list[tuple[Card, Application]] = []
     for reference in args.bundles:
-        card = Card.read(resolve(reference, args.registry))
+        folder = resolve(reference, args.registry)
+        card = Card.read(folder)
+        refuse_conditional(card.manifest, folder)
         if any(card.name == other.name for other, _ in models):
             raise ConfigError(
                 f"two bundles have the name '{card.name}', which is their address: serve one of "

@@ -25,7 +25,7 @@ from gan_ray.artifacts.manifest import GOLDEN, MANIFEST, WEIGHTS, Manifest, pars
 from gan_ray.config import Experiment, ScoreConfig, from_dict
 from gan_ray.data.transforms import preprocessing_hash
 from gan_ray.detector import Detector
-from gan_ray.errors import ArtifactError
+from gan_ray.errors import ArtifactError, ConfigError, needs_classes
 from gan_ray.experiment import build_detector, image_spec, parse
 from gan_ray.scoring.calibration import Calibration
 from gan_ray.scoring.scores import make_score
@@ -54,6 +54,33 @@ def load_bundle(path: str | Path) -> Bundle:
     """
     path = Path(path)
     manifest, contents = read_verified(path)
+    experiment, score, calibration, detector = _build(manifest, path)
+    golden = read_golden(contents[GOLDEN], manifest.image, str(path / GOLDEN))
+    for name in set(detector.networks) - set(detector.infers):
+        del detector.networks[name]
+    _load_weights(detector, contents[WEIGHTS], path / WEIGHTS)
+    detector.eval().requires_grad_(False)
+    return Bundle(path, manifest, experiment, score, calibration, detector, golden)
+
+
+def refuse_conditional(manifest: Manifest, path: Path) -> None:
+    """Refuse a bundle whose detector needs the class of each image; loads no weights.
+
+    For those that score files, which do not tell their class.
+
+    Raises:
+        ArtifactError: this gan-ray cannot score with the bundle; `path` names it.
+        ConfigError: it needs classes.
+    """
+    with torch.device("meta"):
+        *_, detector = _build(manifest, path)
+    if detector.conditional:
+        raise ConfigError(needs_classes(manifest.reference, "a file does not tell its class"))
+
+
+def _build(
+    manifest: Manifest, path: Path
+) -> tuple[Experiment[Any], ScoreConfig, Calibration | None, Detector]:
     try:
         experiment = parse(manifest.experiment)
         score = from_dict(ScoreConfig, manifest.score)
@@ -67,12 +94,7 @@ def load_bundle(path: str | Path) -> Bundle:
             f"versions it was made with: {manifest.software}"
         ) from None
     _agree(manifest, experiment, path)
-    golden = read_golden(contents[GOLDEN], manifest.image, str(path / GOLDEN))
-    for name in set(detector.networks) - set(detector.infers):
-        del detector.networks[name]
-    _load_weights(detector, contents[WEIGHTS], path / WEIGHTS)
-    detector.eval().requires_grad_(False)
-    return Bundle(path, manifest, experiment, score, calibration, detector, golden)
+    return experiment, score, calibration, detector
 
 
 def read_verified(path: Path) -> tuple[Manifest, dict[str, bytes]]:

@@ -11,14 +11,15 @@ import numpy as np
 
 from gan_ray.artifacts.bundle import Bundle, load_bundle, write_bundle
 from gan_ray.artifacts.folder import new_folder, refuse_existing
-from gan_ray.artifacts.golden import Golden, golden_images
+from gan_ray.artifacts.golden import Golden, golden_classes, golden_images
 from gan_ray.artifacts.manifest import Manifest, Training, is_plain_name, software
-from gan_ray.config import Experiment, to_dict
-from gan_ray.data.sources import load_training
+from gan_ray.config import Experiment, ScoreConfig, to_dict
+from gan_ray.data.sources import Split, load_training
 from gan_ray.data.transforms import preprocessing_hash
 from gan_ray.detector import Detector
 from gan_ray.errors import ArtifactError, ConfigError, unknown
 from gan_ray.scoring.calibration import Calibration, calibrate
+from gan_ray.scoring.scales import fit_scales
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
 from gan_ray.training.run import Checkpoint, RunFolder, load_detector
@@ -69,13 +70,20 @@ def export(
     trained = _open(run, checkpoint, device)
     calibration = _calibrate(trained, trained.stated_rate if fpr is None else fpr)
     images = golden_images(trained.detector.image)
-    golden = Golden(images, trained.scorer.score_images(images).scores)
+    kinds = golden_classes(images, trained.detector.image)
+    golden = Golden(images, trained.scorer.score_images(images, classes=kinds).scores)
     manifest = _describe(trained, name or trained.experiment.architecture, version, calibration)
     with new_folder(Path(out)) as draft:
         write_bundle(draft, trained.detector, manifest, golden=golden)
         shipped = Scorer.from_bundle(load_bundle(draft), device=device)
-        for what, rows in {"held-out normals": trained.sample, "golden images": images}.items():
-            expected, found = (s.score_images(rows).scores for s in (trained.scorer, shipped))
+        sample = trained.held_out.images[trained.sample], trained.held_out.classes[trained.sample]
+        for what, (rows, classes) in {
+            "held-out normals": sample,
+            "golden images": (images, kinds),
+        }.items():
+            expected, found = (
+                s.score_images(rows, classes=classes).scores for s in (trained.scorer, shipped)
+            )
             _same(what, expected, found, calibration)
     return Path(out)
 
@@ -125,7 +133,9 @@ def replay(bundle: Bundle, scorer: Scorer) -> float:
     Raises:
         ArtifactError: it is above 1e-4.
     """
-    found = scorer.score_images(bundle.golden.images).scores
+    images = bundle.golden.images
+    classes = golden_classes(images, bundle.manifest.image)
+    found = scorer.score_images(images, classes=classes).scores
     return _same(f"golden images of {bundle.manifest.reference}", bundle.golden.scores, found)
 
 
@@ -138,16 +148,15 @@ class _Trained:
     detector: Detector
     experiment: Experiment[Any]
     images: int
+    score: ScoreConfig
     scorer: Scorer
-    held_out: np.ndarray
+    held_out: Split
     fingerprint: str
 
     @property
-    def sample(self) -> np.ndarray:
-        """At most 200 of the held-out normals, evenly spread."""
-        step = -(-len(self.held_out) // _PARITY_IMAGES)
-        sample: np.ndarray = self.held_out[:: max(1, step)]
-        return sample
+    def sample(self) -> slice:
+        """Rows of at most 200 of the held-out normals, evenly spread."""
+        return slice(None, None, max(1, -(-len(self.held_out) // _PARITY_IMAGES)))
 
     @property
     def stated_rate(self) -> float:
@@ -175,29 +184,35 @@ def _open(run: str | Path, checkpoint: Checkpoint, device: str) -> _Trained:
             f"{data.fingerprint}): its held-out normals are not known. Put the same images back "
             f"at --data.root {experiment.data.root}, or train again"
         )
-    score = make_score(experiment.score, detector)
+    named = replace(experiment.score, name=experiment.score.name or detector.scores[0])
+    score = fit_scales(named, detector, data.select, device=device)
+    made = make_score(score, detector)
     return _Trained(
         folder=folder,
         checkpoint=checkpoint,
         detector=detector,
         experiment=experiment,
         images=images,
-        scorer=Scorer(detector, score, fit=experiment.data.fit, device=device),
-        held_out=data.calibrate.images,
+        score=score,
+        scorer=Scorer(detector, made, fit=experiment.data.fit, device=device),
+        held_out=data.calibrate,
         fingerprint=data.fingerprint,
     )
 
 
 def _calibrate(trained: _Trained, fpr: float) -> Calibration:
-    scores = trained.scorer.score_images(trained.held_out).scores
-    return calibrate(scores, fpr, trained.scorer.score_images(trained.sample, maps=True).maps)
+    images, classes = trained.held_out.images, trained.held_out.classes
+    scores = trained.scorer.score_images(images, classes=classes).scores
+    sample = trained.scorer.score_images(
+        images[trained.sample], classes=classes[trained.sample], maps=True
+    )
+    return calibrate(scores, fpr, sample.maps)
 
 
 def _describe(trained: _Trained, name: str, version: str, calibration: Calibration) -> Manifest:
     experiment, detector = trained.experiment, trained.detector
     reports = trained.folder.metrics()
     report = next((row for row in reports if row["images"] == trained.images), {})
-    score = replace(experiment.score, name=experiment.score.name or detector.scores[0])
     figures = {key: value for key, value in report.items() if key.startswith("val/")}
     return Manifest(
         name=name,
@@ -207,7 +222,7 @@ def _describe(trained: _Trained, name: str, version: str, calibration: Calibrati
         image=detector.image,
         fit=experiment.data.fit,
         preprocessing=preprocessing_hash(detector.image, experiment.data.fit),
-        score=to_dict(score),
+        score=to_dict(trained.score),
         calibration=to_dict(calibration),
         data_fingerprint=trained.fingerprint,
         metrics={key: value for key, value in figures.items() if math.isfinite(value)},

@@ -53,6 +53,12 @@ def golden_images(image: ImageSpec) -> np.ndarray:
     return (255.0 * levels.clip(0.0, 1.0)).round().astype(np.uint8)
 
 
+def golden_classes(images: np.ndarray, image: ImageSpec) -> np.ndarray:
+    """Give golden images classes in turn, int64 [N], for detectors that need one."""
+    classes: np.ndarray = np.arange(len(images), dtype=np.int64) % image.classes
+    return classes
+
+
 def write_golden(golden: Golden) -> bytes:
     """Give the npz file; the same content gives the same bytes."""
     file = io.BytesIO()

@@ -12,9 +12,10 @@ import numpy as np
 
 from gan_ray.config import DataConfig
 from gan_ray.data.items import Item, Labels, each
+from gan_ray.data.kinds import number_kinds, refuse_unknown
 from gan_ray.data.masks import binary
 from gan_ray.data.sources import Parts, open_source, shared_patients, training_items
-from gan_ray.errors import DataError
+from gan_ray.errors import ConfigError, DataError
 
 _NAMED = 5
 
@@ -41,6 +42,7 @@ def check(data: DataConfig, *, with_labels: bool = False) -> dict[str, Any]:
 
     Keys: `ok`; `source`; `grouped_by`; `splits`, by part: images, groups, dtypes, sizes, and with
     labels also sublabels and masks; `held_out`: images for selection and for calibration;
+    `classes`: training normals of each class that the source tells, where they are asked for;
     `streams`; `ignored`; `warnings` and `errors`: sentences that end with what to do. `ok` is
     false when there are errors: files that cannot be used, patients or equal images in both
     training and test. Test labels are read only `with_labels`, and feed nothing.
@@ -62,13 +64,14 @@ def check(data: DataConfig, *, with_labels: bool = False) -> dict[str, Any]:
     _find_oddities(looks, findings)
     _find_shared_groups(parts, findings)
     _find_equal_images(looks, findings)
-    held_out = _held_out(training, data, findings)
+    held_out, classes = _held_out(training, data, findings)
     return {
         "ok": not findings.errors,
         "source": data.root or data.source,
         "grouped_by": source.grouped_by,
         "splits": splits,
         "held_out": held_out,
+        "classes": classes,
         "streams": [part.removeprefix("train/") for part in parts if part.startswith("train/")],
         "ignored": list(source.ignored),
         "warnings": findings.warnings,
@@ -200,13 +203,19 @@ def _find_equal_images(looks: Mapping[str, Sequence[_Look]], findings: _Findings
             told.append(f"{len(found)} image(s) {remedy}: {names}.")
 
 
-def _held_out(parts: Parts, data: DataConfig, findings: _Findings) -> dict[str, int]:
+def _held_out(
+    parts: Parts, data: DataConfig, findings: _Findings
+) -> tuple[dict[str, int], dict[str, int]]:
+    held_out, classes = {}, {}
     try:
         items = training_items(parts, data)
-    except DataError as error:
+        held_out = {"select": len(items.select), "calibrate": len(items.calibrate)}
+        if data.classes == "source":
+            classes = dict(sorted(Counter(item.kind for item in items.normal).items()))
+            refuse_unknown([*items.select, *items.calibrate], number_kinds(items.normal, data))
+    except (ConfigError, DataError) as error:
         findings.errors.append(str(error))
-        return {}
-    return {"select": len(items.select), "calibrate": len(items.calibrate)}
+    return held_out, classes
 
 
 def _leaks(first: str, second: str) -> bool:

@@ -10,7 +10,7 @@ from gan_ray.config import DataConfig
 from gan_ray.data.groups import grouping, manifest_column
 from gan_ray.data.items import Item, Labels, file_item
 from gan_ray.data.layout import ALLOWED, place
-from gan_ray.data.tree import open_tree
+from gan_ray.data.tree import Tree, open_tree
 from gan_ray.errors import ConfigError, DataError
 
 
@@ -21,7 +21,7 @@ class Folder:
         """List the files and learn whose they are.
 
         Raises:
-            ConfigError: settings of other sources are given.
+            ConfigError: settings of other sources are given, or classes that no manifest tells.
             DataError: there is nothing at the root, or a file in a folder without a meaning.
         """
         if data.normal_class is not None or data.abnormal_class is not None:
@@ -39,6 +39,7 @@ class Folder:
                 f"first is {misplaced[0]!r}. Allowed are {ALLOWED}. Move or remove them."
             )
         self.grouped_by, self._group = grouping(data, self._tree)
+        self._kinds = _kinds(data, self._tree)
         self.ignored = tuple(self._in("aside"))
 
     def training(self) -> Mapping[str, Sequence[Item]]:
@@ -99,4 +100,22 @@ class Folder:
         return [name for name, where in self._places.items() if where.part == part]
 
     def _items(self, names: Sequence[str]) -> list[Item]:
-        return [file_item(name, self._group(name), self._tree.read) for name in names]
+        return [
+            file_item(name, self._group(name), self._tree.read, self._kinds.get(name, ""))
+            for name in names
+        ]
+
+
+def _kinds(data: DataConfig, tree: Tree) -> Mapping[str, str]:
+    """Give the manifest's column `class` by file, where classes are asked for."""
+    if data.classes != "source":
+        return {}
+    kinds = manifest_column(data, tree, "class", needed=False) if data.manifest else {}
+    if not kinds:
+        where = f"manifest '{data.manifest}' has none" if data.manifest else "no manifest is named"
+        raise ConfigError(
+            "--data.classes source needs the class of each normal image of a folder from the "
+            f"column class of a manifest, but {where}. Add the column (and --data.manifest), or "
+            "take --data.classes one or kmeans."
+        )
+    return kinds

@@ -38,6 +38,9 @@ class Item:
     """Patient, or the name itself where the source knows no patients."""
     load: Callable[[], tuple[bytes, np.ndarray]]
     """Gives its stored bytes and its decoded pixels, [H, W] or [H, W, 3]."""
+    kind: str = ""
+    """Kind of image (digit, type of product) where the source tells it apart from normal and
+    abnormal; empty where it does not."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,14 @@ class Labels:
     """Mask of each abnormal image, where the source has masks; None for normals."""
 
 
-def file_item(name: str, group: str, read: Callable[[str], bytes]) -> Item:
+def file_item(name: str, group: str, read: Callable[[str], bytes], kind: str = "") -> Item:
     """Give the item of an image file that `read` fetches by its name."""
 
     def load() -> tuple[bytes, np.ndarray]:
         data = read(name)
         return data, read_image(data, name)
 
-    return Item(name, group, load)
+    return Item(name, group, load, kind)
 
 
 def array_item(name: str, pixels: np.ndarray) -> Item:
@@ -99,7 +102,8 @@ def decode(
     """Open all items and give their prepared images as one split.
 
     uint8, unless an item has 16 bits, which makes all uint16. Above `in_memory` bytes the images
-    lie in a temporary file that is mapped into memory and vanishes with the process.
+    lie in a temporary file that is mapped into memory and vanishes with the process. All are of
+    class 0.
 
     Raises:
         DataError: files that cannot be used; names the first ones and their reasons.
@@ -127,7 +131,12 @@ def decode(
     if faults:
         raise DataError(summary([str(fault) for fault in faults], len(items)))
     groups = [pseudonym(item.group.encode()) for item in items]
-    return Split(rows, np.array(groups, dtype="<U12"), np.array(ids, dtype="<U12"))
+    return Split(
+        rows,
+        np.array(groups, dtype="<U12"),
+        np.array(ids, dtype="<U12"),
+        np.zeros(len(items), np.int64),
+    )
 
 
 def summary(faults: Sequence[str], files: int) -> str:

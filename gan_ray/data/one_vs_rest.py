@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -50,17 +51,23 @@ class OneVsRest:
     def training(self) -> Mapping[str, Sequence[Item]]:
         """Give training normals, and a mix of abnormal and *other* normal training images.
 
+        Only the normals tell their class: that of an image of the mix would say what it is.
+
         A third of the normals goes into the mix, where `abnormal_share` of the images are
         abnormal; where too few of those exist, the mix is smaller and the share is kept. Fixed by
         hash of the image's number: independent of any seed.
         """
         normal = self._is_normal("train")
         items = self._items("train")
+        kinds = dict(zip((item.name for item in items), self._classes("train"), strict=True))
         normals = _shuffled([item for item, is_so in zip(items, normal, strict=True) if is_so])
         others = _shuffled([item for item, is_so in zip(items, normal, strict=True) if not is_so])
         mixed, planted = _counts(len(normals), len(others), self._data.abnormal_share)
         return {
-            "train/normal": _in_order(normals[mixed:]),
+            "train/normal": [
+                dataclasses.replace(item, kind=str(kinds[item.name]))
+                for item in _in_order(normals[mixed:])
+            ],
             "train/unlabeled": _in_order(normals[:mixed] + others[:planted]),
             "val/normal": [],
             "val/abnormal": [],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -17,10 +17,18 @@ class Split:
     """[N] strings: pseudonym of the patient (or file) an image belongs to."""
     ids: np.ndarray
     """[N] strings: pseudonym of an image, the first 12 hex digits of its file's sha256."""
+    classes: np.ndarray
+    """[N] int64: the kind of normal image that each is or would be, numbered as those of the
+    training normals; 0 where all are of one kind, -1 where the kind is not known. Known apart from
+    whether an image is normal."""
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.images)
+
+    def take(self, rows: np.ndarray) -> Split:
+        """Give the split of some rows (indices), in memory."""
+        return Split(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
 @dataclass(frozen=True)

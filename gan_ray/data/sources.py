@@ -18,7 +18,9 @@ from gan_ray.data.digits import digits
 from gan_ray.data.folder import Folder
 from gan_ray.data.idx import idx
 from gan_ray.data.items import Item, Labels, decode
+from gan_ray.data.kinds import UNKNOWN, classes_of, number_kinds, refuse_unknown
 from gan_ray.data.masks import load_masks
+from gan_ray.data.pseudo_classes import fit_classes
 from gan_ray.data.sets import Split, TestData, TrainingData
 from gan_ray.data.splits import hold_out, shared
 from gan_ray.data.transforms import preprocessing_hash, widen
@@ -92,6 +94,11 @@ def open_source(data: DataConfig) -> Source:
         )
     if not 0 <= data.abnormal_share <= 1:
         raise ConfigError(f"data.abnormal_share is {data.abnormal_share}, but must lie in [0, 1].")
+    if data.classes == "one" and data.class_count != 1:
+        raise ConfigError(
+            f"data.class_count is {data.class_count}, but data.classes is one: say where classes "
+            "come from with --data.classes source or kmeans, or set --data.class-count 1."
+        )
     return _SOURCES[data.source](data)
 
 
@@ -121,12 +128,15 @@ def list_training(data: DataConfig) -> TrainingItems:
 
     Raises:
         ConfigError: settings that cannot work.
-        DataError: no or too few images, or patients that are also in the test split.
+        DataError: no or too few images, patients that are also in the test split, or a held-out
+            normal of a class that is not trained.
     """
     source = open_source(data)
     found = source.training()
     items = training_items(found, data)
     _refuse_shared_patients(found, source.test_groups())
+    if data.classes == "source":
+        refuse_unknown([*items.select, *items.calibrate], number_kinds(items.normal, data))
     return items
 
 
@@ -139,20 +149,23 @@ def load_training(data: DataConfig) -> TrainingData:
     """
     items = list_training(data)
     image = ImageSpec(size=data.image_size, channels=data.channels)
-    parts = {
-        name: decode(some, image, data.fit)
-        for name, some in {
-            "normal": items.normal,
-            "unlabeled": items.unlabeled,
-            "select": items.select,
-            "calibrate": items.calibrate,
-            "labelled": [*items.select, *items.abnormal] if items.abnormal else [],
-        }.items()
+    by_part = {
+        "normal": items.normal,
+        "unlabeled": items.unlabeled,
+        "select": items.select,
+        "calibrate": items.calibrate,
+        "labelled": [*items.select, *items.abnormal] if items.abnormal else [],
     }
+    parts = {name: decode(some, image, data.fit) for name, some in by_part.items()}
     if any(split.images.dtype == np.uint16 for split in parts.values()):
         parts = {
             name: dataclasses.replace(split, images=widen(split.images))
             for name, split in parts.items()
+        }
+    if data.classes != "one":
+        classes = _training_classes(by_part, parts, data)
+        parts = {
+            name: dataclasses.replace(split, classes=classes[name]) for name, split in parts.items()
         }
     labels = np.array([0] * len(items.select) + [1] * len(items.abnormal), dtype=np.int64)
     return TrainingData(
@@ -161,12 +174,14 @@ def load_training(data: DataConfig) -> TrainingData:
         select=parts["select"],
         calibrate=parts["calibrate"],
         labelled=(parts["labelled"], labels) if items.abnormal else None,
-        fingerprint=_fingerprint(parts, preprocessing_hash(image, data.fit)),
+        fingerprint=_fingerprint(parts, preprocessing_hash(image, data.fit), data.classes),
     )
 
 
 def load_test(data: DataConfig) -> TestData:
     """Give the prepared test split with its labels: the one door to them.
+
+    Classes are those that a manifest tells, numbered as in training; other sources tell none.
 
     Raises:
         ConfigError: settings that cannot work.
@@ -184,8 +199,11 @@ def load_test(data: DataConfig) -> TestData:
         )
     known = source.labels()
     image = ImageSpec(size=data.image_size, channels=data.channels)
+    split = decode(items, image, data.fit)
+    if data.classes != "one":
+        split = dataclasses.replace(split, classes=_test_classes(items, source, data))
     return TestData(
-        split=decode(items, image, data.fit),
+        split=split,
         labels=known.labels,
         sublabels=known.sublabels,
         masks=None if known.masks is None else load_masks(known.masks, image.size, data.fit),
@@ -212,11 +230,29 @@ def _group(item: Item) -> str:
     return item.group
 
 
-def _fingerprint(parts: Mapping[str, Split], preprocessing: str) -> str:
+def _training_classes(
+    items: Parts, parts: Mapping[str, Split], data: DataConfig
+) -> dict[str, np.ndarray]:
+    if data.classes == "source":
+        numbers = number_kinds(items["normal"], data)
+        return {name: classes_of(some, numbers) for name, some in items.items()}
+    nearest = fit_classes(parts["normal"].images, data.class_count)
+    return {name: nearest(split.images) for name, split in parts.items()}
+
+
+def _test_classes(items: Sequence[Item], source: Source, data: DataConfig) -> np.ndarray:
+    if data.classes == "kmeans" or not any(item.kind for item in items):
+        return np.full(len(items), UNKNOWN, np.int64)
+    return classes_of(items, number_kinds(training_items(source.training(), data).normal, data))
+
+
+def _fingerprint(parts: Mapping[str, Split], preprocessing: str, classes: str) -> str:
     digest = hashlib.blake2b(preprocessing.encode(), digest_size=8)
     for name, split in parts.items():
         digest.update(f"{name} {split.images.dtype} {split.images.shape}".encode())
         digest.update(split.groups.tobytes())
+        if classes != "one":
+            digest.update(split.classes.tobytes())
         for start in range(0, len(split), 256):
             digest.update(np.ascontiguousarray(split.images[start : start + 256]).data)
     return digest.hexdigest()

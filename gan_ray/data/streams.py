@@ -39,7 +39,7 @@ class Streams:
         Raises:
             ConfigError: a stream is wanted that the data does not offer.
         """
-        offered = {"normal": data.normal, "unlabeled": data.unlabeled}
+        offered = {"normal": data.normal, "class": data.normal, "unlabeled": data.unlabeled}
         streams = {name: split for name, split in offered.items() if split is not None}
         check_streams(names, tuple(streams))
         self._streams: dict[str, Split] = {name: streams[name] for name in names}
@@ -52,7 +52,8 @@ class Streams:
     ) -> dict[str, Tensor]:
         """Give this rank's rows of the global batch of `size` that follows `images` images.
 
-        Each stream gives [size // world, C, S, S] in [-1, 1]. Pure: nothing is remembered.
+        Each stream gives [size // world, C, S, S] in [-1, 1], but for `class`: the classes of the
+        rows of `normal`, int64 [size // world]. Pure: nothing is remembered.
 
         Raises:
             ConfigError: `size` cannot be split evenly over the ranks.
@@ -64,18 +65,30 @@ class Streams:
             )
         share = size // world
         positions = images + rank * share + np.arange(share)
-        return {name: self._rows(name, stage, positions) for name in self._streams}
+        return {
+            name: self._classes(stage, positions)
+            if name == "class"
+            else self._images(name, stage, positions)
+            for name in self._streams
+        }
 
-    def _rows(self, name: str, stage: str, positions: np.ndarray) -> Tensor:
-        split = self._streams[name]
-        epochs, offsets = np.divmod(positions, len(split))
+    def _images(self, name: str, stage: str, positions: np.ndarray) -> Tensor:
+        rows, flips = self._rows(name, stage, positions)
+        unit = to_unit(self._streams[name].images[rows], self._device, self._dtype)
+        return mirror(unit, torch.from_numpy(flips).to(self._device)) if self._flip else unit
+
+    def _classes(self, stage: str, positions: np.ndarray) -> Tensor:
+        rows, _ = self._rows("normal", stage, positions)
+        return torch.from_numpy(self._streams["class"].classes[rows]).to(self._device)
+
+    def _rows(self, name: str, stage: str, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        epochs, offsets = np.divmod(positions, len(self._streams[name]))
         rows, flips = np.empty_like(positions), np.empty(len(positions), dtype=bool)
         for epoch in np.unique(epochs):
             order, mirrored = self._epoch(stage, name, int(epoch))
             here = epochs == epoch
             rows[here], flips[here] = order[offsets[here]], mirrored[offsets[here]]
-        unit = to_unit(split.images[rows], self._device, self._dtype)
-        return mirror(unit, torch.from_numpy(flips).to(self._device)) if self._flip else unit
+        return rows, flips
 
     def _draw_epoch(self, stage: str, name: str, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         random = np.random.default_rng(derive_seed(self._seed, "rows", stage, name, epoch))

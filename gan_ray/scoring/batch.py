@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gan_ray.artifacts.bundle import Bundle, load_bundle, read_verified
+from gan_ray.artifacts.bundle import Bundle, load_bundle, read_verified, refuse_conditional
 from gan_ray.artifacts.manifest import MANIFEST
 from gan_ray.cluster import connect
 from gan_ray.errors import ClusterError, ConfigError, GanRayError
@@ -57,7 +57,8 @@ def score_prefix(
 
     Raises:
         ArtifactError: the bundle is not as its manifest says.
-        ConfigError: the source is a file, the sink holds another job, or a setting cannot work.
+        ConfigError: the source is a file, the sink holds another job, a setting cannot work, or
+            the bundle needs the class of each image.
         DataError: there is no image in the source.
         StorageError: source or sink cannot be used.
         ClusterError: the cluster has no room, or a shard kills its workers.
@@ -74,6 +75,7 @@ def score_prefix(
             "unpack the archive and give its folder."
         )
     manifest, contents = read_verified(Path(bundle))
+    refuse_conditional(manifest, Path(bundle))
     job = Job(
         source=open_store(source).uri,
         model=manifest.name,

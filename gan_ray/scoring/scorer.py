@@ -19,7 +19,7 @@ from torch import Tensor
 from gan_ray.data.readers import read_image
 from gan_ray.data.transforms import prepare, to_unit
 from gan_ray.detector import Detector
-from gan_ray.errors import ConfigError, DataError
+from gan_ray.errors import ConfigError, DataError, needs_classes
 from gan_ray.scoring.scores import Score, make_score
 
 if TYPE_CHECKING:
@@ -90,14 +90,21 @@ class Scorer:
         return cls(bundle.detector, score, fit=fit, device=device, batch_size=batch_size)
 
     def score_images(
-        self, images: np.ndarray, *, maps: bool = False, reconstructions: bool = False
+        self,
+        images: np.ndarray,
+        *,
+        classes: np.ndarray | None = None,
+        maps: bool = False,
+        reconstructions: bool = False,
     ) -> Result:
         """Score images, uint8 or uint16 [N, C, S, S] as `data.transforms.prepare` gives them.
 
-        Maps and reconstructions leave the device only when asked for.
+        `classes` int64 [N] reach a detector that is `conditional`, and no other. Maps and
+        reconstructions leave the device only when asked for.
 
         Raises:
-            ConfigError: the images are not of the detector's size and channels.
+            ConfigError: the images are not of the detector's size and channels, or it is
+                conditional and the class of an image is not known.
         """
         spec = self.detector.image
         if images.ndim != 4 or images.shape[1:] != (spec.channels, spec.size, spec.size):
@@ -106,6 +113,7 @@ class Scorer:
                 f"built for [N, {spec.channels}, {spec.size}, {spec.size}]; prepare them with its "
                 "image size and channels."
             )
+        known = self._known(classes, len(images)) if self.detector.conditional else None
         scores: list[Tensor] = []
         parts: dict[str, list[Tensor]] = {}
         kept_maps: list[np.ndarray] = []
@@ -113,8 +121,8 @@ class Scorer:
         # no_grad, not inference_mode: a latent search differentiates inside. TF32 has 10 bits only.
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with torch.no_grad(), exact:
-            for batch in self._batches(images):
-                evidence = self.detector.evidence(batch)
+            for batch, rows in self._batches(images):
+                evidence = self.detector.evidence(batch, None if known is None else known[rows])
                 scored = self.score(batch, evidence)
                 scores.append(scored.score)
                 for name, part in scored.parts.items():
@@ -137,6 +145,9 @@ class Scorer:
 
         Reader and pixels are those of training. A file that cannot be read gives a result with an
         error; it harms no other. At most `batch_size` decoded images are held at a time.
+
+        Raises:
+            ConfigError: the detector is conditional; a file does not tell its class.
         """
         results: list[FileResult] = []
         for start in range(0, len(items), self.batch_size):
@@ -161,11 +172,23 @@ class Scorer:
                 results[index] = FileResult(items[index][0], float(result.scores[place]), map_)
         return results
 
-    def _batches(self, images: np.ndarray) -> Iterator[Tensor]:
+    def _known(self, classes: np.ndarray | None, images: int) -> Tensor:
+        count = self.detector.image.classes
+        if classes is None:
+            reason = "these images come without one"
+            raise ConfigError(needs_classes(self.detector.name, reason))
+        unknown = images - int(((classes >= 0) & (classes < count)).sum())
+        if unknown:
+            reason = f"{unknown} of {images} images have none of the {count} it was trained on"
+            raise ConfigError(needs_classes(self.detector.name, reason))
+        return torch.from_numpy(classes).to(self.device)
+
+    def _batches(self, images: np.ndarray) -> Iterator[tuple[Tensor, slice]]:
         self.detector.eval()
         dtype = next((p.dtype for p in self.detector.parameters()), torch.float32)
         for start in range(0, len(images), self.batch_size):
-            yield to_unit(images[start : start + self.batch_size], self.device, dtype)
+            rows = slice(start, start + self.batch_size)
+            yield to_unit(images[rows], self.device, dtype), rows
 
 
 def _host(tensor: Tensor) -> np.ndarray:

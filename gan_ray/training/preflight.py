@@ -8,6 +8,7 @@ import torch
 
 from gan_ray import architectures
 from gan_ray.config import Experiment
+from gan_ray.data.kinds import number_kinds, refuse_unknown
 from gan_ray.data.sources import list_training
 from gan_ray.data.streams import check_streams
 from gan_ray.experiment import build_detector
@@ -24,12 +25,15 @@ def preflight(experiment: Experiment[Any]) -> list[str]:
 
     Raises:
         ConfigError: parts that do not go together.
-        DataError: data that cannot be used.
+        DataError: data that cannot be used, or images without the class that scoring needs.
     """
     with torch.device("meta"):
-        build_detector(experiment)
+        detector = build_detector(experiment)
     items = list_training(experiment.data)
-    offered = ["normal", *(["unlabeled"] if items.unlabeled else [])]
+    if detector.conditional and experiment.data.classes == "source":
+        numbers = number_kinds(items.normal, experiment.data)
+        refuse_unknown([*items.unlabeled, *items.abnormal], numbers)
+    offered = ["normal", "class", *(["unlabeled"] if items.unlabeled else [])]
     check_streams(architectures.get(experiment.architecture).streams, offered)
     check_selection(
         experiment.train.select, unlabeled=bool(items.unlabeled), labelled=bool(items.abnormal)

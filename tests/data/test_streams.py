@@ -12,13 +12,15 @@ from gan_ray.data.sets import Split, TrainingData
 from gan_ray.data.streams import Streams
 from gan_ray.errors import ConfigError
 
+CLASSES = 3
+
 
 def numbered(count: int, dtype: type = np.uint8) -> Split:
     """Images whose left column says which row they are; the right one is black."""
     images = np.zeros((count, 1, 2, 2), dtype=dtype)
     images[..., 0] = np.arange(count)[:, None, None]
     names = np.array([str(number) for number in range(count)])
-    return Split(images, names, names)
+    return Split(images, names, names, classes=np.arange(count) % CLASSES)
 
 
 def training_data(normal: int, unlabeled: int | None = None) -> TrainingData:
@@ -98,9 +100,33 @@ def test_only_the_wanted_streams_are_given():
     assert batch["normal"].dtype == torch.float64
 
 
+@given(st.integers(1, 40), st.integers(0, 300), st.integers(1, 12), st.sampled_from([1, 2, 3]))
+def test_classes_are_those_of_the_normal_rows_over_epochs_and_ranks(
+    count: int, images: int, share: int, world: int
+):
+    names = ("normal", "class")
+    device, dtype = torch.device("cpu"), torch.float64
+    source = Streams(training_data(count), names, seed=0, device=device, dtype=dtype)
+    for rank in range(world):
+        batch = take(source, images, share * world, rank, world)
+        assert batch["class"].dtype == torch.int64
+        assert batch["class"].tolist() == [row % CLASSES for row in rows(batch)]
+
+
+def test_wanting_classes_or_flips_changes_no_row():
+    device, dtype = torch.device("cpu"), torch.float32
+    for flip in (False, True):
+        settings = {"seed": 0, "device": device, "dtype": dtype, "flip": flip}
+        plain = take(Streams(training_data(30), ("normal",), **settings), 20, 30)
+        both = take(Streams(training_data(30), ("class", "normal"), **settings), 20, 30)
+        assert torch.equal(both["normal"], plain["normal"])
+        columns = zip(rows(both), rows(both, column=1), strict=True)
+        assert both["class"].tolist() == [max(pair) % CLASSES for pair in columns]
+
+
 def test_a_missing_stream_is_refused_with_both_lists():
     with pytest.raises(
-        ConfigError, match="needs the streams normal, unlabeled, but the data offers normal:"
+        ConfigError, match="needs the streams normal, unlabeled, but the data offers normal, class:"
     ):
         Streams(
             training_data(5), ("normal", "unlabeled"),
@@ -124,7 +150,7 @@ def test_flipping_mirrors_about_half_and_only_when_asked():
 def test_a_stream_of_sixteen_bits_covers_the_same_range():
     images = np.array([0, 65535], dtype=np.uint16).reshape(2, 1, 1, 1)
     names = np.array(["a", "b"])
-    split = Split(images, names, names)
+    split = Split(images, names, names, classes=np.zeros(2, np.int64))
     data = TrainingData(split, None, split, split, None, "")
     source = Streams(data, ("normal",), seed=0, device=torch.device("cpu"), dtype=torch.float32)
     assert sorted(take(source, 0, 2)["normal"].flatten().tolist()) == [-1.0, 1.0]

@@ -76,7 +76,7 @@ def test_detector_may_differentiate_inside_while_scores_carry_no_graph():
     class Searching(Toy):
         name = "searching"
 
-        def evidence(self, images, labels=None):
+        def evidence(self, images, classes=None):
             with torch.enable_grad():
                 shift = torch.zeros(len(images), 1, 1, 1, requires_grad=True)
                 (gradient,) = torch.autograd.grad((images - shift).square().sum(), shift)

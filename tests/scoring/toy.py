@@ -7,8 +7,8 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from gan_ray.config import config
-from gan_ray.detector import Detector, Evidence, ImageSpec
+from gan_ray.config import Optimizer, config
+from gan_ray.detector import Detector, Evidence, ImageSpec, Stage, Step
 
 
 @config
@@ -54,7 +54,7 @@ class Toy(Detector):
     def stages(self):
         return ()
 
-    def evidence(self, images, labels=None):
+    def evidence(self, images, classes=None):
         reconstruction = self.networks["mean"][0].expand_as(images)
         features = self.networks["critic"](images), self.networks["critic"](reconstruction)
         return Evidence(
@@ -71,8 +71,37 @@ class Blind(Toy):
     scores = ("latent", "residual")
     offers = frozenset({"latents.code"})
 
-    def evidence(self, images, labels=None):
+    def evidence(self, images, classes=None):
         return Evidence(latents=super().evidence(images).latents)
+
+
+class TwoHeads(Toy):
+    """The same with one feature of the whole image and one of each pixel, as U-Net critics have."""
+
+    name = "two-heads"
+    scores = ("scaled_features", "residual_squared", "residual")
+    offers = frozenset({"reconstruction", "features.global", "features.pixel"})
+    infers = ("mean", "critic", "pixel")
+
+    def __init__(self, config: Settings, image: ImageSpec) -> None:
+        super().__init__(config, image)
+        self.networks["pixel"] = nn.Conv2d(image.channels, 3, 3, padding=1)
+
+    def stages(self):
+        step = Step("mean", ("mean",), self._distance, Optimizer(lr=0.1))
+        return (Stage("mean", (step,)),)
+
+    def _distance(self, batch):
+        return {"image": (batch["normal"] - self.networks["mean"][0]).square().mean()}
+
+    def evidence(self, images, classes=None):
+        seen = super().evidence(images)
+        pair = images, seen.reconstruction
+        features = {
+            "pixel": tuple(map(self.networks["pixel"], pair)),
+            "global": seen.latents["code"],
+        }
+        return Evidence(reconstruction=seen.reconstruction, features=features)
 
 
 def toy(kind=Toy, *, size=16, channels=1, seed=0):
