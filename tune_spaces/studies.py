@@ -8,15 +8,20 @@ from typing import Any, Literal
 
 import torch
 
-from gan_ray.config import Experiment, flatten, to_dict
+from gan_ray import architectures
+from gan_ray.config import Experiment, ScoreConfig, flatten, to_dict
 from gan_ray.detector import Batch
 from gan_ray.errors import ConfigError, unknown
 from gan_ray.experiment import build_detector
 from gan_ray.ranges import Range
+from gan_ray.scoring.scores import settings_read
 from tune_spaces.derive import Value, derive, narrow, nearest
 from tune_spaces.settings import with_settings
 
-STUDIES: Mapping[str, str] = {"weights": "model.weights.", "full": "model."}
+STUDIES: Mapping[str, tuple[str, ...]] = {
+    "weights": ("model.weights.",),
+    "full": ("model.", "score."),
+}
 """A study's name and what the keys that it searches begin with."""
 
 Selector = Literal["aucp", "validation"]
@@ -102,9 +107,10 @@ def _plan(
 ) -> Plan:
     known = flatten(to_dict(experiment))
     experiment = with_settings(experiment, {k: v for k, v in fixes.items() if k in known})
+    searchable = derive(type(experiment.model), "model.") | _ranges_of_score(experiment)
     space = {
         key: narrow(key, wide, *ranges[key]) if key in ranges else wide
-        for key, wide in derive(type(experiment.model), "model.").items()
+        for key, wide in searchable.items()
         if key.startswith(STUDIES[study]) and key not in fixes
     }
     for key in _idle_weights(experiment, every_variant=study != "weights"):
@@ -115,6 +121,13 @@ def _plan(
             "is fixed, or unused by this variant. Fix less, or take --study full."
         )
     return Plan(experiment, space)
+
+
+def _ranges_of_score(experiment: Experiment[Any]) -> dict[str, Range]:
+    """Ranges of the settings that the experiment's score reads."""
+    read = settings_read(experiment.score, architectures.get(experiment.architecture))
+    ranges = derive(ScoreConfig, "score.")
+    return {key: wide for key, wide in ranges.items() if key.removeprefix("score.") in read}
 
 
 def _idle_weights(experiment: Experiment[Any], *, every_variant: bool) -> set[str]:

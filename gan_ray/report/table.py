@@ -10,7 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 _KINDS = ("sizes", "dtypes")
-_COLUMNS = ("image_auroc", "image_ap", "pixel_auroc", "sensitivity", "specificity")
+_COLUMNS = (
+    *("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro_30"),
+    *("sensitivity", "specificity"),
+)
 
 
 def show_evaluation(evaluation: Mapping[str, Any]) -> None:
@@ -53,6 +56,9 @@ def show_check(report: Mapping[str, Any]) -> None:
     console.print(view)
     held_out = ", ".join(f"{count} for {use}" for use, count in report["held_out"].items())
     console.print(f"held out of train/normal by patient: {held_out}", highlight=False)
+    if report["classes"]:
+        counts = ", ".join(f"{kind} ({count:,})" for kind, count in report["classes"].items())
+        console.print(Text(f"classes of training normals: {counts}"))
     for kind in ("errors", "warnings"):
         for line in report[kind]:
             console.print(Text(f"{kind[:-1]}: {line}"))
@@ -61,4 +67,4 @@ def show_check(report: Mapping[str, Any]) -> None:
 
 def _console() -> Console:
     console = Console()
-    return console if console.is_terminal else Console(width=140)
+    return console if console.is_terminal else Console(width=160)

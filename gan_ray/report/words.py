@@ -19,6 +19,15 @@ METRICS = {
     "image_ap": ("Average precision", "precision averaged over all sensitivities"),
     "pixel_auroc": ("Pixel AUROC", "the AUROC of the heat map's pixels against the mask"),
     "pixel_ap": ("Pixel AP", "the average precision of the heat map's pixels against the mask"),
+    "pixel_aupro_30": (
+        "AUPRO 30\u00a0%",
+        "share of an abnormal region that the heat map marks, averaged over regions and over"
+        " thresholds that mark up to 30\u00a0% of the normal pixels",
+    ),
+    "pixel_aupro_05": (
+        "AUPRO 5\u00a0%",
+        "the same for thresholds that mark up to 5\u00a0% of them",
+    ),
     "sensitivity": ("Sensitivity", "share of abnormal images that are flagged"),
     "specificity": ("Specificity", "share of normal images that are passed"),
     "precision": ("Precision", "share of flagged images that are abnormal"),

@@ -18,8 +18,10 @@ from sklearn.neighbors import NearestNeighbors
 from torch.nn.functional import interpolate
 
 from gan_ray.artifacts.bundle import Bundle
+from gan_ray.data.sources import Split
 from gan_ray.data.transforms import to_unit
 from gan_ray.experiment import build_detector
+from gan_ray.scoring.scales import fit_scales
 from gan_ray.scoring.scorer import Result, Scorer
 from gan_ray.scoring.scores import make_score
 
@@ -34,7 +36,12 @@ class Judge(Protocol):
     """Whatever scores images as `Scorer` does."""
 
     def score_images(
-        self, images: np.ndarray, *, maps: bool = False, reconstructions: bool = False
+        self,
+        images: np.ndarray,
+        *,
+        classes: np.ndarray | None = None,
+        maps: bool = False,
+        reconstructions: bool = False,
     ) -> Result:
         """Score images [N, C, S, S], uint8 or uint16."""
 
@@ -51,9 +58,14 @@ class Baseline:
     judge: Callable[[np.ndarray], Judgement]
 
     def score_images(
-        self, images: np.ndarray, *, maps: bool = False, reconstructions: bool = False
+        self,
+        images: np.ndarray,
+        *,
+        classes: np.ndarray | None = None,
+        maps: bool = False,
+        reconstructions: bool = False,
     ) -> Result:
-        """Score images [N, C, S, S], uint8 or uint16, in batches of 256."""
+        """Score images [N, C, S, S], uint8 or uint16, in batches of 256; classes do not matter."""
         starts = range(0, len(images), _BATCH)
         pairs = [self.judge(_pixels(images[s : s + _BATCH], self.size)) for s in starts]
         scores = np.concatenate([scores for scores, _ in pairs]).astype(np.float32)
@@ -86,10 +98,14 @@ def fit_baselines(normals: np.ndarray) -> tuple[Baseline, ...]:
     )
 
 
-def untrained(bundle: Bundle, *, device: torch.device | str = "cpu") -> Scorer:
-    """Give the bundle's own networks as they were before training: same experiment, same seed."""
+def untrained(bundle: Bundle, normals: Split, *, device: torch.device | str = "cpu") -> Scorer:
+    """Give the bundle's own networks as they were before training: same experiment, same seed.
+
+    A score that scales its parts does so by theirs on the held-out `normals`.
+    """
     detector = build_detector(bundle.experiment).requires_grad_(False)
-    return Scorer(detector, make_score(bundle.score, detector), device=device)
+    score = fit_scales(bundle.score, detector, normals, device=device)
+    return Scorer(detector, make_score(score, detector), device=device)
 
 
 def _mean_image(normals: np.ndarray) -> Callable[[np.ndarray], Judgement]:

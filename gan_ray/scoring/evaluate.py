@@ -34,6 +34,7 @@ from gan_ray.scoring.metrics import (
     pixel_auroc,
     pixel_average_precision,
 )
+from gan_ray.scoring.regions import LIMITS, aupro
 from gan_ray.scoring.scorer import Scorer
 
 SCHEMA = 1
@@ -77,7 +78,8 @@ def evaluate(
         The content of `evaluation.json`.
 
     Raises:
-        ConfigError: no bundle is given.
+        ConfigError: no bundle is given, or one needs the class of each image and they are not known
+            or not numbered as in its training.
         ArtifactError: a bundle is damaged.
         DataError: the test split cannot be used.
         StorageError: `out` cannot be written.
@@ -86,6 +88,8 @@ def evaluate(
         raise ConfigError("evaluate needs a bundle: give at least one, as `gan-ray export` makes.")
     loaded = [load_bundle(path) for path in bundles]
     views = [_view(data or loaded[0].experiment.data, bundle) for bundle in loaded]
+    for bundle, view in zip(loaded, views, strict=True):
+        _refuse_other_classes(bundle, view)
     tests = {view: load_test(view) for view in dict.fromkeys(views)}
     models = [
         _Contestant(
@@ -101,7 +105,8 @@ def evaluate(
     ]
     controls: list[_Contestant] = []
     if baselines:
-        fitted = fit_baselines(load_training(views[0]).normal.images)
+        known = {view: load_training(view) for view in tests}
+        fitted = fit_baselines(known[views[0]].normal.images)
         controls = [
             _Contestant(each.name, "", "baseline", each.title, each, models[0].test)
             for each in fitted
@@ -109,10 +114,10 @@ def evaluate(
             dataclasses.replace(
                 model,
                 name=f"untrained {model.name}",
-                judge=untrained(bundle, device=device),
+                judge=untrained(bundle, known[view].select, device=device),
                 calibration=None,
             )
-            for model, bundle in zip(models, loaded, strict=True)
+            for model, bundle, view in zip(models, loaded, views, strict=True)
         ]
     return _compare(models, controls, views[0].source, Path(out), resamples)
 
@@ -178,7 +183,9 @@ def _judge(contestant: _Contestant, resamples: int) -> tuple[dict[str, Any], np.
     test, calibration = contestant.test, contestant.calibration
     labels, groups = test.labels, test.split.groups
     began = time.perf_counter()
-    result = contestant.judge.score_images(test.split.images, maps=test.masks is not None)
+    result = contestant.judge.score_images(
+        test.split.images, classes=test.split.classes, maps=test.masks is not None
+    )
     seconds = time.perf_counter() - began
     scores = result.scores
     metrics = {
@@ -252,7 +259,7 @@ def _pixel_metrics(test: TestData, maps: np.ndarray, resamples: int) -> dict[str
     values = {
         "pixel_auroc": pixel_auroc(masks, resized),
         "pixel_ap": pixel_average_precision(masks, resized),
-    }
+    } | {name: aupro(masks, resized, limit=limit) for name, limit in LIMITS.items()}
     return {name: Interval(value, *ends[name]) for name, value in values.items()}
 
 
@@ -285,7 +292,9 @@ def _cases(
             )
             chosen.append(index)
     images = test.split.images[chosen]
-    result = contestant.judge.score_images(images, maps=True, reconstructions=True)
+    result = contestant.judge.score_images(
+        images, classes=test.split.classes[chosen], maps=True, reconstructions=True
+    )
     bytes_ = images if images.dtype == np.uint8 else (images / 257).round().astype(np.uint8)
     pictures = {"images": _picture(bytes_)}
     if result.reconstructions is not None:
@@ -302,9 +311,32 @@ def _picture(images: np.ndarray) -> np.ndarray:
 
 
 def _view(data: DataConfig, bundle: Bundle) -> DataConfig:
-    """The same images as the bundle's networks see them."""
+    """The same images as the bundle's networks see them; classes only where they ask for them."""
     own = bundle.experiment.data
-    return dataclasses.replace(data, image_size=own.image_size, channels=own.channels, fit=own.fit)
+    classes, count = own.classes, own.class_count
+    if not bundle.detector.conditional:
+        classes, count = "one", 1
+    return dataclasses.replace(
+        data,
+        image_size=own.image_size,
+        channels=own.channels,
+        fit=own.fit,
+        classes=classes,
+        class_count=count,
+    )
+
+
+def _refuse_other_classes(bundle: Bundle, view: DataConfig) -> None:
+    if view.classes == "one":
+        return
+    found, trained_on = load_training(view).fingerprint, bundle.manifest.data_fingerprint
+    if found != trained_on:
+        raise ConfigError(
+            f"{bundle.manifest.reference} scores an image by its class, and the classes of these "
+            f"data may be others than those it was trained on (fingerprint {found}, trained on "
+            f"{trained_on}). Give --data.root and --data.manifest of its training, or train with "
+            "--model.label-policy min or predict, which need no class."
+        )
 
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from gan_ray.errors import ConfigError
 from gan_ray.scoring.metrics import Array, Metric, auroc, average_precision, checked
+from gan_ray.scoring.regions import LIMITS, per_region_overlap, region_weights
 from gan_ray.seeds import derive_seed
 
 Verdict = Literal["no measurable difference", "a is better", "b is better"]
@@ -67,13 +68,21 @@ def paired(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Paired:
-    """Compare the scores `a` and `b` of two models on the same images, in the same resamples."""
-    differences = np.concatenate(
-        [
-            metric.over(labels, a, counts) - metric.over(labels, b, counts)
-            for counts in _counts(labels, groups, resamples, seed)
-        ]
-    )
+    """Compare the scores `a` and `b` of two models on the same images, in the same resamples.
+
+    They are [N], or [T, N] of T trainings that differ by their seed; the mean of the metric over
+    the trainings is compared then, and trainings are drawn with replacement as patients are, the
+    same of both models: how far seeds carry is part of what chance makes.
+    """
+    a, b = np.atleast_2d(a), np.atleast_2d(b)
+    rng = np.random.default_rng(derive_seed("trainings", seed))
+    blocks = []
+    for counts in _counts(labels, groups, resamples, seed):
+        each = np.stack([metric.over(labels, one, counts) - metric.over(labels, other, counts)
+                         for one, other in zip(a, b, strict=True)])  # fmt: skip
+        picks = rng.integers(len(a), size=each.shape)
+        blocks.append(np.take_along_axis(each, picks, 0).mean(0))
+    differences = np.concatenate(blocks)
     low, high = _ends(differences)
     smaller = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     verdict: Verdict = "no measurable difference"
@@ -82,7 +91,9 @@ def paired(
     elif high < 0:
         verdict = "b is better"
     return Paired(
-        difference=metric(labels, a) - metric(labels, b),
+        difference=float(
+            np.mean([metric(labels, x) - metric(labels, y) for x, y in zip(a, b, strict=True)])
+        ),
         low=low,
         high=high,
         p_value=min(1.0, 2 * (smaller + 1) / (len(differences) + 1)),
@@ -98,7 +109,7 @@ def pixel_intervals(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Give the ends of the intervals of `pixel_auroc` and `pixel_ap`; images are resampled.
+    """Give the ends of the intervals of pixel AUROC, AP and AUPRO, by name; images are resampled.
 
     `masks` and `maps` are [N, S, S]. Map values are binned for this, at 1024 quantiles of all
     pixels and 1024 of the abnormal ones, so that a resample is a sum of histograms; that moves an
@@ -110,19 +121,24 @@ def pixel_intervals(
         np.concatenate([np.quantile(maps, quantiles), np.quantile(abnormal, quantiles)])
     )
     bins = len(edges) + 1
-    inside, outside = np.zeros((2, len(maps), bins), np.float32)
+    inside, overlap, outside = np.zeros((3, len(maps), bins), np.float32)
     for index, (mask, map_) in enumerate(zip(masks, maps, strict=True)):
         bin_of = np.searchsorted(edges, map_.ravel(), "right")
         everything = np.bincount(bin_of, minlength=bins)
-        inside[index] = np.bincount(bin_of[mask.ravel() > 0], minlength=bins)
+        abnormal_bin = bin_of[mask.ravel() > 0]
+        inside[index] = np.bincount(abnormal_bin, minlength=bins)
+        overlap[index] = np.bincount(abnormal_bin, region_weights(mask[None]), minlength=bins)
         outside[index] = everything - inside[index]
-    values: dict[str, list[Array]] = {"pixel_auroc": [], "pixel_ap": []}
+    figures = {"pixel_auroc": (auroc, inside), "pixel_ap": (average_precision, inside)} | {
+        name: (per_region_overlap(name, limit), overlap) for name, limit in LIMITS.items()
+    }
+    values: dict[str, list[Array]] = {name: [] for name in figures}
     bin_scores, bin_labels = np.tile(np.arange(bins), 2), np.repeat([1, 0], bins)
     for counts in _counts(labels, groups, resamples, seed):
         weights = counts.astype(np.float32)
-        pixels = np.concatenate([weights @ inside, weights @ outside], axis=1)
-        values["pixel_auroc"].append(auroc.over(bin_labels, bin_scores, pixels))
-        values["pixel_ap"].append(average_precision.over(bin_labels, bin_scores, pixels))
+        for name, (metric, found) in figures.items():
+            pixels = np.concatenate([weights @ found, weights @ outside], axis=1)
+            values[name].append(metric.over(bin_labels, bin_scores, pixels))
     return {name: _ends(np.concatenate(parts)) for name, parts in values.items()}
 
 

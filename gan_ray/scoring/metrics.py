@@ -170,13 +170,23 @@ def pixel_average_precision(masks: Array, maps: Array) -> float:
     return float((hits / called).mean())
 
 
-def _sorted_pixels(masks: Array, maps: Array) -> tuple[Array, Array]:
-    abnormal = maps[masks > 0]
-    if not 0 < len(abnormal) < maps.size:
+def check_pixels(masks: Array, maps: Array) -> None:
+    """Refuse masks and maps, of one shape, that no pixel metric is defined for.
+
+    Raises:
+        DataError: normal or abnormal pixels are missing.
+        ArtifactError: a map is not finite.
+    """
+    abnormal = np.count_nonzero(masks)
+    if not 0 < abnormal < maps.size:
         raise DataError(
-            f"a pixel metric needs normal and abnormal pixels, but {len(abnormal)} of {maps.size} "
+            f"a pixel metric needs normal and abnormal pixels, but {abnormal} of {maps.size} "
             "are abnormal: give masks that mark a part of the images."
         )
     if not np.isfinite(maps).all():
         raise ArtifactError("an anomaly map is not finite: the detector diverged")
-    return np.sort(maps, axis=None), np.sort(abnormal)
+
+
+def _sorted_pixels(masks: Array, maps: Array) -> tuple[Array, Array]:
+    check_pixels(masks, maps)
+    return np.sort(maps, axis=None), np.sort(maps[masks > 0])

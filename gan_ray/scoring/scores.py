@@ -1,7 +1,7 @@
 """Scores: from what a detector says about an image to one number; higher is more abnormal.
 
-A score names the evidence it needs, so a detector that cannot feed it is refused when the score is
-made. Every reduction is over the axes of one image: a score knows nothing of its batch.
+A score is a weighted sum of parts, and so is its map. It names the evidence it needs, so a detector
+that cannot feed it is refused when the score is made; an option it does not read is refused, too.
 
 Shapes: images [B, C, S, S] in [-1, 1]; score [B]; map [B, 1, S, S].
 """
@@ -9,17 +9,19 @@ Shapes: images [B, C, S, S] in [-1, 1]; score [B]; map [B, 1, S, S].
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad, softplus
+from torch.nn.functional import conv2d, pad
 
 from gan_ray.config import ScoreConfig
-from gan_ray.detector import Detector, Evidence, Pair
+from gan_ray.detector import Detector, Evidence
 from gan_ray.errors import ConfigError, unknown
+from gan_ray.scoring.parts import MAPS, PARTS, Part
 
 
 @dataclass(frozen=True)
@@ -46,153 +48,48 @@ class Score(Protocol):
 
 
 @dataclass(frozen=True)
-class Residual:
-    """mean |x - x_hat| / 2 over channels and pixels, in [0, 1]; its map is the mean over channels.
+class WeightedSum:
+    """Sum of weight * part / scale; its map is the same sum of maps, mean_c |x - x_hat| by default.
 
-    The translation systems: HealthyGAN (Rahman Siddiquee et al. 2022), Brainomaly (2024), SAGAN.
-    """
-
-    needs = frozenset({"reconstruction"})
-
-    def __call__(self, images: Tensor, evidence: Evidence) -> Scored:
-        """Score each image by its own reconstruction."""
-        residual = _residual(images, evidence) / 2
-        score = residual.flatten(1).mean(1)
-        return Scored(score, residual, {"residual": score})
-
-
-@dataclass(frozen=True)
-class SquaredDistance:
-    """image_weight * mean (x - x_hat)^2 + feature_weight * mean (f - f_hat)^2, f of the critic.
-
-    f-AnoGAN's A(x) = A_R + kappa A_D (Schlegl et al. 2019, eq. 4) with both weights, A_R or A_D
-    with one of them; a weight of 0 needs no evidence of its kind. The map is mean_c |x - x_hat|.
-    """
-
-    image_weight: float
-    feature_weight: float
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The image's side, the features' side, or both."""
-        sides = {"reconstruction": self.image_weight, "features.critic": self.feature_weight}
-        return frozenset(name for name, weight in sides.items() if weight)
-
-    def __call__(self, images: Tensor, evidence: Evidence) -> Scored:
-        """Score each image by its own reconstruction and features."""
-        parts = {}
-        if evidence.reconstruction is not None:
-            parts["residual_squared"] = _mean_square((images, evidence.reconstruction))
-        if "critic" in evidence.features:
-            parts["features"] = _mean_square(evidence.features["critic"])
-        weights = {"residual_squared": self.image_weight, "features": self.feature_weight}
-        score = torch.stack([weights[name] * part for name, part in parts.items()]).sum(0)
-        return Scored(score, _map(images, evidence), parts)
-
-
-@dataclass(frozen=True)
-class AbsoluteDistance:
-    """(1 - lambda) sum |x - x_hat| + lambda sum |f - f_hat|, f of the discriminator.
-
-    AnoGAN's A(x), sums as in the paper (Schlegl et al. 2017). The map is mean_c |x - x_hat|.
-    """
-
-    feature_share: float
-    needs = frozenset({"reconstruction", "features.discriminator"})
-
-    def __call__(self, images: Tensor, evidence: Evidence) -> Scored:
-        """Score each image by its own reconstruction and features."""
-        assert evidence.reconstruction is not None
-        image = _sum_absolute((images, evidence.reconstruction))
-        features = _sum_absolute(evidence.features["discriminator"])
-        score = (1 - self.feature_share) * image + self.feature_share * features
-        return Scored(score, _map(images, evidence), {"image_sum": image, "feature_sum": features})
-
-
-@dataclass(frozen=True)
-class LatentDistance:
-    """Distance of the two latent codes: mean (z - z_hat)^2, or sum |z - z_hat| for order 1.
-
-    GANomaly: the authors' code takes the mean square, the paper prints the L1 norm (Akcay et al.
-    2018, eq. 5). The map is mean_c |x - x_hat|, ours: the reference has none.
-    """
-
-    order: int
-    needs = frozenset({"latents.code"})
-
-    def __call__(self, images: Tensor, evidence: Evidence) -> Scored:
-        """Score each image by its own pair of codes."""
-        code = evidence.latents["code"]
-        distance = _difference(code).flatten(1)
-        score = distance.abs().sum(1) if self.order == 1 else distance.square().mean(1)
-        residual = _map(images, evidence)
-        parts = {"latent": score}
-        if residual is not None:
-            parts["residual"] = residual.flatten(1).mean(1) / 2
-        return Scored(score, residual, parts)
-
-
-@dataclass(frozen=True)
-class PairDistance:
-    """Weighted sum of how far an image is from its reconstruction, by name of the part.
-
-    l1: sum |x - x_hat|; l2: its root of the sum of squares. pair_features, pair_features_l2: the
-    same two of a discriminator's features of the true pair and of the reconstructed pair.
-    pair_logits: -log s(D) of the reconstructed pair. ALAD's scores (Zenati et al. 2018,
-    arXiv:1812.02288), and EGBAD's sum of l1 and one of the others (arXiv:1802.06222). The map is
-    mean_c |x - x_hat|, ours: the references have none.
+    A part of weight 0 counts for nothing and needs no evidence; it is told where there is some.
     """
 
     weights: Mapping[str, float]
+    """By name of the part (see `parts.PARTS`)."""
+    map_weights: Mapping[str, float] = field(default_factory=lambda: {"map_residual": 1.0})
+    """By name of the map (see `parts.MAPS`)."""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """By name of the part or map; 1 where there is none."""
 
     @property
     def needs(self) -> frozenset[str]:
-        """The evidence of each weighted part."""
-        return frozenset(_PAIR_PARTS[name][0] for name in self.weights)
+        """The evidence of each part that counts."""
+        return frozenset(PARTS[name].needs for name, weight in self.weights.items() if weight)
 
     def __call__(self, images: Tensor, evidence: Evidence) -> Scored:
-        """Score each image by its own reconstruction, features and logit."""
-        parts = {name: _PAIR_PARTS[name][1](images, evidence) for name in self.weights}
-        score = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum(0)
-        return Scored(score, _map(images, evidence), parts)
+        """Score each image by its own evidence."""
+        offers = evidence.offers
 
+        def measure(table: Mapping[str, Part], names: Iterable[str]) -> dict[str, Tensor]:
+            return {n: table[n](images, evidence) for n in names if table[n].needs in offers}
 
-_PAIR_PARTS: Mapping[str, tuple[str, Callable[[Tensor, Evidence], Tensor]]] = {
-    "l1": ("reconstruction", lambda images, evidence: _norm(_images(images, evidence), 1)),
-    "l2": ("reconstruction", lambda images, evidence: _norm(_images(images, evidence), 2)),
-    "pair_features": ("features.pair", lambda _, evidence: _norm(evidence.features["pair"], 1)),
-    "pair_features_l2": ("features.pair", lambda _, evidence: _norm(evidence.features["pair"], 2)),
-    "pair_logits": ("logits.pair", lambda _, evidence: softplus(-evidence.logits["pair"].float())),
-}
+        parts = measure(PARTS, self.weights)
+        maps = measure(MAPS, (name for name, weight in self.map_weights.items() if weight))
+        score = self._sum(self.weights, parts)
+        return Scored(score, self._sum(self.map_weights, maps) if maps else None, parts)
 
-
-@dataclass(frozen=True)
-class Judgement:
-    """-D(x) of the image (`image`) or of its reconstruction (`reconstruction`), D a logit.
-
-    OCC1 and OCC2 of ALOCC (Sabokrou et al. 2018), before the sigmoid, which saturates.
-    Both are parts. The map is mean_c |x - x_hat|, ours: the reference has none.
-    """
-
-    of: str
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The logit it goes by."""
-        return frozenset({f"logits.{self.of}"})
-
-    def __call__(self, images: Tensor, evidence: Evidence) -> Scored:
-        """Score each image by its own logit."""
-        precise = torch.promote_types(images.dtype, torch.float32)
-        parts = {f"judged_{name}": -logit.to(precise) for name, logit in evidence.logits.items()}
-        return Scored(parts[f"judged_{self.of}"], _map(images, evidence), parts)
+    def _sum(self, weights: Mapping[str, float], parts: Mapping[str, Tensor]) -> Tensor:
+        counted = [name for name in parts if weights[name]]
+        terms = [weights[name] * parts[name] / self.scales.get(name, 1.0) for name in counted]
+        return torch.stack(terms).sum(0)
 
 
 @dataclass(frozen=True)
 class Pooled:
     """Another score with its map blurred, and its number the mean of the map's top share.
 
-    `smooth` is the Gaussian's standard deviation in pixels; with `top` 0 the number is kept.
+    `smooth` is the Gaussian's standard deviation in pixels; with `top` 0 the number is kept. A
+    share below one pixel takes the largest one.
     """
 
     score: Score
@@ -216,26 +113,67 @@ class Pooled:
         return Scored(pixels.topk(count, dim=1).values.mean(1), blurred, scored.parts)
 
 
-_SCORES: Mapping[str, Callable[[ScoreConfig], Score]] = {
-    "residual": lambda config: Residual(),
-    "residual_squared": lambda config: SquaredDistance(1.0, 0.0),
-    "residual_features": lambda config: SquaredDistance(1.0, config.feature_weight),
-    "features": lambda config: SquaredDistance(0.0, 1.0),
-    "search": lambda config: AbsoluteDistance(config.feature_share),
-    "latent": lambda config: LatentDistance(2),
-    "latent_l1": lambda config: LatentDistance(1),
-    "occ1": lambda config: Judgement("image"),
-    "occ2": lambda config: Judgement("reconstruction"),
-    "l1": lambda config: PairDistance({"l1": 1.0}),
-    "l2": lambda config: PairDistance({"l2": 1.0}),
-    "pair_features": lambda config: PairDistance({"pair_features": 1.0}),
-    "pair_features_l2": lambda config: PairDistance({"pair_features_l2": 1.0}),
-    "pair_logits": lambda config: PairDistance({"pair_logits": 1.0}),
-    "l1_pair_features": lambda config: PairDistance(
-        {"l1": 1.0, "pair_features": config.feature_weight}
+@dataclass(frozen=True)
+class _Recipe:
+    """How a score is made: of the settings it `reads`, given by name."""
+
+    make: Callable[..., WeightedSum]
+    reads: tuple[str, ...] = ()
+
+
+def _sum_of(**weights: float) -> _Recipe:
+    return _Recipe(partial(WeightedSum, weights))
+
+
+def _scaled(feature_weight: float, pixel_weight: float, scales: Mapping[str, float]) -> WeightedSum:
+    """A = a_R + kappa_g a_g + kappa_p a_p, and for each pixel M = m_R + kappa_p m_p.
+
+    a are mean squares over an image, m mean absolute values over the channels of a pixel, of
+    x - x_hat, f_g - f_g_hat and f_p - f_p_hat, each divided by its mean over held-out normals.
+    Deviation: the published code of F-UNetGAN adds one number for all features of a batch to the
+    map, and has no score of an image.
+    """
+    weights = {"residual_squared": 1.0, "features_global": feature_weight,
+               "features_pixel": pixel_weight, "map_residual": 0.0, "map_pixel": 0.0}  # fmt: skip
+    return WeightedSum(weights, {"map_residual": 1.0, "map_pixel": pixel_weight}, scales)
+
+
+_RECIPES: Mapping[str, _Recipe] = {
+    # The translation systems: HealthyGAN (Rahman Siddiquee et al. 2022), Brainomaly (2024), SAGAN.
+    "residual": _Recipe(partial(WeightedSum, {"residual": 1.0}, {"map_residual": 0.5})),
+    # f-AnoGAN's A(x) = A_R + kappa A_D (Schlegl et al. 2019, eq. 4), and A_R or A_D alone.
+    "residual_squared": _sum_of(residual_squared=1.0, features=0.0),
+    "residual_features": _Recipe(
+        lambda feature_weight: WeightedSum({"residual_squared": 1.0, "features": feature_weight}),
+        reads=("feature_weight",),
     ),
-    "l1_pair_logits": lambda config: PairDistance(
-        {"l1": 1.0, "pair_logits": config.feature_weight}
+    "features": _sum_of(residual_squared=0.0, features=1.0),
+    # AnoGAN's A(x) = (1 - lambda) R + lambda D, sums as in the paper (Schlegl et al. 2017).
+    "search": _Recipe(
+        lambda feature_share: WeightedSum({"l1": 1 - feature_share, "feature_sum": feature_share}),
+        reads=("feature_share",),
+    ),
+    # Global and per-pixel features of a U-Net critic.
+    "scaled_features": _Recipe(_scaled, reads=("feature_weight", "pixel_weight", "scales")),
+    # GANomaly (Akcay et al. 2018): its code takes the mean square, eq. 5 the L1 norm.
+    "latent": _sum_of(latent=1.0, residual=0.0),
+    "latent_l1": _sum_of(latent_l1=1.0, residual=0.0),
+    # ALOCC's OCC1 and OCC2 (Sabokrou et al. 2018), before the sigmoid, which saturates.
+    "occ1": _sum_of(judged_image=1.0, judged_reconstruction=0.0),
+    "occ2": _sum_of(judged_image=0.0, judged_reconstruction=1.0),
+    # ALAD's scores (Zenati et al. 2018, arXiv:1812.02288), and EGBAD's sums (arXiv:1802.06222).
+    "l1": _sum_of(l1=1.0),
+    "l2": _sum_of(l2=1.0),
+    "pair_features": _sum_of(pair_features=1.0),
+    "pair_features_l2": _sum_of(pair_features_l2=1.0),
+    "pair_logits": _sum_of(pair_logits=1.0),
+    "l1_pair_features": _Recipe(
+        lambda feature_weight: WeightedSum({"l1": 1.0, "pair_features": feature_weight}),
+        reads=("feature_weight",),
+    ),
+    "l1_pair_logits": _Recipe(
+        lambda feature_weight: WeightedSum({"l1": 1.0, "pair_logits": feature_weight}),
+        reads=("feature_weight",),
     ),
 }
 
@@ -245,21 +183,12 @@ def make_score(config: ScoreConfig, detector: type[Detector] | Detector) -> Scor
 
     Raises:
         ConfigError: the name is unknown, the detector does not list it or lacks the evidence it
-            needs, or a number is out of range.
+            needs, a number is out of range, or a setting is changed that this score does not read.
     """
-    name = config.name or detector.scores[0]
-    if name not in _SCORES:
-        raise ConfigError(unknown("score", name, _SCORES))
-    if name not in detector.scores:
-        raise ConfigError(unknown(f"score of {detector.name}", name, detector.scores))
-    if not (config.smooth >= 0 and 0 <= config.top <= 1 and config.feature_weight >= 0):
-        raise ConfigError(
-            f"score settings are out of range: smooth={config.smooth} (allowed: 0 or more), "
-            f"top={config.top} (0 to 1), feature_weight={config.feature_weight} (0 or more)"
-        )
-    if not 0 <= config.feature_share <= 1:
-        raise ConfigError(f"score.feature_share={config.feature_share} must lie between 0 and 1.")
-    score = _SCORES[name](config)
+    name, recipe = _recipe(config, detector)
+    _check_ranges(config)
+    _refuse_idle(config, name, detector.scores)
+    score: Score = recipe.make(**{setting: getattr(config, setting) for setting in recipe.reads})
     if config.smooth or config.top:
         score = Pooled(score, config.smooth, config.top)
     missing = score.needs - detector.offers
@@ -272,41 +201,54 @@ def make_score(config: ScoreConfig, detector: type[Detector] | Detector) -> Scor
     return score
 
 
+def settings_read(config: ScoreConfig, detector: type[Detector] | Detector) -> frozenset[str]:
+    """Name the settings that not every score reads and this one does, such as `feature_weight`.
+
+    Raises:
+        ConfigError: the name is unknown, or the detector does not list it.
+    """
+    return frozenset(_recipe(config, detector)[1].reads)
+
+
+def _recipe(config: ScoreConfig, detector: type[Detector] | Detector) -> tuple[str, _Recipe]:
+    name = config.name or detector.scores[0]
+    if name not in _RECIPES:
+        raise ConfigError(unknown("score", name, _RECIPES))
+    if name not in detector.scores:
+        raise ConfigError(unknown(f"score of {detector.name}", name, detector.scores))
+    return name, _RECIPES[name]
+
+
+def _check_ranges(config: ScoreConfig) -> None:
+    ranges = {
+        "smooth": ("0 or more", config.smooth >= 0),
+        "top": ("0 to 1", 0 <= config.top <= 1),
+        "feature_weight": ("0 or more", config.feature_weight >= 0),
+        "pixel_weight": ("0 or more", config.pixel_weight >= 0),
+        "feature_share": ("0 to 1", 0 <= config.feature_share <= 1),
+        "scales": ("above 0", not any(scale <= 0 for scale in config.scales.values())),
+    }
+    odd = [f"{setting}={getattr(config, setting)} (allowed: {allowed})"
+           for setting, (allowed, fine) in ranges.items() if not fine]  # fmt: skip
+    if odd:
+        raise ConfigError(f"score settings are out of range: {', '.join(odd)}.")
+
+
+def _refuse_idle(config: ScoreConfig, name: str, others: Sequence[str]) -> None:
+    """Refuse changed settings that have no effect on the score `name`."""
+    usual, optional = ScoreConfig(), {s for recipe in _RECIPES.values() for s in recipe.reads}
+    for setting in sorted(optional - set(_RECIPES[name].reads)):
+        if getattr(config, setting) != getattr(usual, setting):
+            readers = [other for other in others if setting in _RECIPES[other].reads]
+            choice = f", or choose --score.name {' or '.join(readers)}" if readers else ""
+            raise ConfigError(
+                f"score '{name}' does not read score.{setting}={getattr(config, setting)}: leave "
+                f"it at {getattr(usual, setting)}{choice}."
+            )
+
+
 def _listed(names: frozenset[str]) -> str:
     return ", ".join(sorted(names))
-
-
-def _difference(pair: Pair) -> Tensor:
-    first, second = pair
-    precise = torch.promote_types(first.dtype, torch.float32)
-    return first.to(precise) - second.to(precise)
-
-
-def _norm(pair: Pair, order: int) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(_difference(pair).flatten(1), order, dim=1)
-    return norm
-
-
-def _images(images: Tensor, evidence: Evidence) -> Pair:
-    assert evidence.reconstruction is not None
-    return images, evidence.reconstruction
-
-
-def _mean_square(pair: Pair) -> Tensor:
-    return _difference(pair).flatten(1).square().mean(1)
-
-
-def _sum_absolute(pair: Pair) -> Tensor:
-    return _difference(pair).flatten(1).abs().sum(1)
-
-
-def _residual(images: Tensor, evidence: Evidence) -> Tensor:
-    assert evidence.reconstruction is not None
-    return _difference((images, evidence.reconstruction)).abs().mean(1, keepdim=True)
-
-
-def _map(images: Tensor, evidence: Evidence) -> Tensor | None:
-    return None if evidence.reconstruction is None else _residual(images, evidence)
 
 
 def _blur(maps: Tensor, deviation: float) -> Tensor:

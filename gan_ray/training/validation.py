@@ -5,6 +5,7 @@ No test image and no test label is opened here.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from gan_ray.data.sources import Split, TrainingData
 from gan_ray.data.transforms import to_unit
 from gan_ray.detector import Batch, Detector
 from gan_ray.errors import ConfigError
+from gan_ray.scoring.scales import fit_scales
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
 from gan_ray.scoring.selection import Selection, figures, select
@@ -51,6 +53,8 @@ class Look:
     scores: Mapping[str, tuple[Split, np.ndarray]]
     samples: Mapping[str, np.ndarray]
     """Rows of a picture: `input`, `reconstruction` [N, C, S, S] in [-1, 1], `map` [N, S, S]."""
+    map_range: tuple[float, float]
+    """Colour scale of the maps, the same at all reports."""
 
     def table(self) -> bytes:
         """Give the scores as a Parquet file: columns `split`, `id`, `score`."""
@@ -63,6 +67,36 @@ class Look:
         return sink.getvalue()
 
 
+def _part(data: TrainingData, count: int) -> TrainingData:
+    """Keep at most `count` held-out images of each part and label; 0 keeps all.
+
+    Which ones depends on how many there are and on nothing else, so that reports and runs can be
+    compared.
+    """
+    if count == 0:
+        return data
+
+    def some(name: str, among: np.ndarray) -> np.ndarray:
+        draw = np.random.default_rng(derive_seed("look", name))
+        return np.sort(draw.choice(among, min(count, len(among)), replace=False))
+
+    def part(name: str, split: Split) -> Split:
+        return split.take(some(name, np.arange(len(split))))
+
+    labelled = None
+    if data.labelled is not None:
+        split, labels = data.labelled
+        kinds = (np.flatnonzero(labels == label) for label in (0, 1))
+        rows = np.concatenate([some(f"labelled/{n}", kind) for n, kind in enumerate(kinds)])
+        labelled = split.take(rows), labels[rows]
+    return dataclasses.replace(
+        data,
+        select=part("select", data.select),
+        unlabeled=data.unlabeled and part("unlabeled", data.unlabeled),
+        labelled=labelled,
+    )
+
+
 class Validation:
     """The held-out images of an experiment and the way it selects."""
 
@@ -72,7 +106,7 @@ class Validation:
         Raises:
             ConfigError: they have not.
         """
-        self._experiment, self._data = experiment, data
+        self._experiment, self._data = experiment, _part(data, experiment.train.look)
         check_selection(
             experiment.train.select,
             unlabeled=data.unlabeled is not None,
@@ -82,36 +116,40 @@ class Validation:
     def look(self, detector: Detector, device: torch.device) -> Look:
         """Score the held-out normals, the unlabeled mix and the labelled validation images."""
         experiment, data = self._experiment, self._data
+        score = fit_scales(experiment.score, detector, data.select, device=device)
         scorer = Scorer(
-            detector,
-            make_score(experiment.score, detector),
-            fit=experiment.data.fit,
-            device=device,
+            detector, make_score(score, detector), fit=experiment.data.fit, device=device
         )
         splits = {"select": data.select}
         if data.unlabeled is not None:
             splits["unlabeled"] = data.unlabeled
         if data.labelled is not None:
             splits["labelled"] = data.labelled[0]
-        scores = {name: scorer.score_images(split.images).scores for name, split in splits.items()}
+        scores = {
+            name: scorer.score_images(split.images, classes=split.classes).scores
+            for name, split in splits.items()
+        }
         labelled = data.labelled and (data.labelled[1], scores["labelled"])
         seen = figures(scores["select"], scores.get("unlabeled"), labelled)
         return Look(
             figures=seen | self._own_figures(detector, device),
             scores={name: (split, scores[name]) for name, split in splits.items()},
             samples=self._samples(scorer),
+            # A scaled map has a mean of 1 + pixel_weight on normals; others are in pixel values.
+            map_range=(0.0, 4 * (1 + score.pixel_weight) if score.scales else 0.5),
         )
 
     def _own_figures(self, detector: Detector, device: torch.device) -> dict[str, float]:
         """Give what the detector itself measures on the held-out normals, always on equal draws."""
-        images = self._data.select.images
+        images, classes = self._data.select.images, self._data.select.classes
         dtype = next(detector.parameters()).dtype
         sums: dict[str, float] = {}
         for start in range(0, len(images), _CHUNK):
             rows = to_unit(images[start : start + _CHUNK], device, dtype)
+            kinds = torch.from_numpy(classes[start : start + _CHUNK]).to(device)
             seed = derive_seed(self._experiment.seed, "held-out", start)
             with torch.no_grad():
-                own = detector.held_out(Batch({"normal": rows}, seed=seed))
+                own = detector.held_out(Batch({"normal": rows, "class": kinds}, seed=seed))
             for name, values in own.items():
                 sums[f"val/{name}"] = sums.get(f"val/{name}", 0.0) + float(values.sum())
         return {name: value / len(images) for name, value in sums.items()}
@@ -120,10 +158,12 @@ class Validation:
         count = self._experiment.train.samples
         if count == 0:
             return {}
-        images = self._data.select.images[: (count + 1) // 2]
+        shown = [(self._data.select, (count + 1) // 2)]
         if self._data.unlabeled is not None:
-            images = np.concatenate([images, self._data.unlabeled.images[: count // 2]])
-        result = scorer.score_images(images, maps=True, reconstructions=True)
+            shown.append((self._data.unlabeled, count // 2))
+        images = np.concatenate([split.images[:rows] for split, rows in shown])
+        classes = np.concatenate([split.classes[:rows] for split, rows in shown])
+        result = scorer.score_images(images, classes=classes, maps=True, reconstructions=True)
         top = np.iinfo(images.dtype).max
         samples = {"input": images.astype(np.float32) / top * 2 - 1}
         if result.reconstructions is not None:

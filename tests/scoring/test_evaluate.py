@@ -16,6 +16,7 @@ from gan_ray.errors import ConfigError, StorageError
 from gan_ray.experiment import build_detector, image_spec, make
 from gan_ray.scoring.calibration import calibrate
 from gan_ray.scoring.evaluate import evaluate
+from gan_ray.scoring.regions import aupro
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
 
@@ -240,6 +241,10 @@ def test_masks_give_pixel_figures_in_colour_on_moved_data(squares, tmp_path):
     assert found["value"] == pytest.approx(expected, abs=1e-6)
     assert found["low"] - 1e-3 <= found["value"] <= found["high"] + 1e-3
     assert "pixel_ap" in model["metrics"]
+    for name, limit in (("pixel_aupro_30", 0.30), ("pixel_aupro_05", 0.05)):
+        overlap = model["metrics"][name]
+        assert overlap["value"] == pytest.approx(aupro(test.masks, resized, limit=limit), abs=1e-5)
+        assert overlap["low"] - 1e-3 <= overlap["value"] <= overlap["high"] + 1e-3
     mean = next(b for b in evaluation["baselines"] if b["name"] == "mean_image")
     assert mean["metrics"]["pixel_auroc"]["value"] > 0.95
     with np.load(tmp_path / "out" / "cases.npz", allow_pickle=False) as file:

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,6 +8,14 @@ from hypothesis import strategies as st
 from gan_ray.errors import ConfigError
 from gan_ray.scoring.intervals import interval, paired, pixel_intervals
 from gan_ray.scoring.metrics import auroc, average_precision, pixel_auroc, pixel_average_precision
+from gan_ray.scoring.regions import aupro
+
+PIXEL_METRICS = {
+    "pixel_auroc": pixel_auroc,
+    "pixel_ap": pixel_average_precision,
+    "pixel_aupro_30": partial(aupro, limit=0.30),
+    "pixel_aupro_05": partial(aupro, limit=0.05),
+}
 
 
 def images(count=400, shift=1.0, seed=0):
@@ -115,12 +125,14 @@ def test_pixel_ends_agree_with_exact_resampling():
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2
     masks = (rng.random((40, 16, 16)) < 0.15) * labels[:, None, None]
+    masks[1::4, :8, :8] |= 1  # one region is larger than the others
     shift = rng.random((40, 1, 1)) * 1.5
     maps = (rng.normal(size=masks.shape) + shift * masks).astype(np.float32)
     found = pixel_intervals(masks, maps, labels, resamples=400)
     normal, abnormal = np.flatnonzero(labels == 0), np.flatnonzero(labels)
     drawn = [np.append(rng.choice(normal, 20), rng.choice(abnormal, 20)) for _ in range(400)]
-    for name, metric in (("pixel_auroc", pixel_auroc), ("pixel_ap", pixel_average_precision)):
+    assert set(found) == set(PIXEL_METRICS)
+    for name, metric in PIXEL_METRICS.items():
         exact = np.quantile([metric(masks[rows], maps[rows]) for rows in drawn], [0.025, 0.975])
         np.testing.assert_allclose(found[name], exact, atol=0.012)  # the noise of 400 resamples
 
@@ -131,11 +143,27 @@ def test_binning_moves_a_pixel_figure_by_less_than_a_thousandth():
     masks[1, :8, :8] = 1
     maps = (rng.gamma(2.0, size=masks.shape) + 2.0 * masks).astype(np.float32)
     found = pixel_intervals(masks, maps, np.array([0, 1]), resamples=2)  # one image of each class
-    assert found["pixel_auroc"] == pytest.approx([pixel_auroc(masks, maps)] * 2, abs=1e-3)
-    assert found["pixel_ap"] == pytest.approx([pixel_average_precision(masks, maps)] * 2, abs=1e-3)
+    for name, metric in PIXEL_METRICS.items():
+        assert found[name] == pytest.approx([metric(masks, maps)] * 2, abs=1e-3), name
 
 
 def test_interval_without_resamples_is_refused():
     labels, scores, _ = images(10)
     with pytest.raises(ConfigError, match="resamples"):
         interval(average_precision, labels, scores, resamples=0)
+
+
+def test_trainings_of_two_models_are_compared_by_their_mean_and_widen_the_interval():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 200)
+    good = rng.normal(size=400) + 1.5 * labels
+    fair, poor = (rng.normal(size=400) + shift * labels for shift in (1.2, 0.3))
+    one = paired(auroc, labels, good, fair)
+    two = paired(auroc, labels, np.stack([good, good]), np.stack([fair, poor]))
+    values = [auroc(labels, scores) for scores in (good, fair, poor)]
+    assert two.difference == pytest.approx(values[0] - (values[1] + values[2]) / 2)
+    assert two.high - two.low > 1.5 * (one.high - one.low), "the seeds differ more than the images"
+    again = paired(auroc, labels, np.stack([good, good]), np.stack([fair, fair]))
+    assert (again.difference, again.low, again.high) == pytest.approx(
+        (one.difference, one.low, one.high)
+    )

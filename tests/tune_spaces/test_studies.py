@@ -40,7 +40,22 @@ def test_a_term_that_is_switched_off_is_not_searched() -> None:
 def test_the_full_study_has_every_annotated_setting_of_the_model_and_nothing_else() -> None:
     found = keys(tiny("f-anogan"), "full")
     assert {"model.mode", "model.gan_optimizer.lr", "model.weights.features"} < found
-    assert all(key.startswith("model.") for key in found)
+    assert all(key.startswith("model.") for key in found - {"score.feature_weight"})
+
+
+@pytest.mark.parametrize(
+    ("name", "score", "read"),
+    [
+        ("f-anogan", "", {"score.feature_weight"}),
+        ("f-anogan", "residual", set()),
+        ("anogan", "", {"score.feature_share"}),
+        ("ganomaly", "", set()),
+    ],
+)
+def test_the_full_study_searches_what_the_score_reads(name, score, read) -> None:
+    found = keys(tiny(name, score={"name": score}), "full")
+    assert {key for key in found if key.startswith("score.")} == read
+    assert not any(key.startswith("score.") for key in keys(tiny("f-anogan")))
 
 
 def test_what_is_fixed_is_set_and_not_searched() -> None:
