@@ -1,4 +1,4 @@
-"""The two pictures a training leaves in its run folder: curves and sample grids.
+"""The pictures a training leaves in its run folder: curves and grids of images.
 
 Needs neither torch nor Ray. matplotlib is imported when something is drawn.
 """
@@ -22,7 +22,9 @@ Metrics = Sequence[Mapping[str, Any]]
 MAP_RANGE = (0.0, 0.5)
 """Colour scale of difference maps in sample grids: half of the largest possible |x - x_hat| / 2."""
 
-_TILE = 96
+TILE = 96
+"""Pixels up to which small images are magnified in sample grids."""
+
 _GAP = 4
 _STRIP = 20
 _LABEL = "#7d8894"
@@ -84,39 +86,42 @@ def save_grid(
     labels: Sequence[str],
     *,
     map_range: tuple[float, float] = MAP_RANGE,
+    tile: int = TILE,
 ) -> None:
-    """Write RUN/samples/*.png: one labelled line of tiles for each of `rows`.
+    """Write a sample grid: one line of tiles for each of `rows`, under its label if that has text.
 
     A row of images is [N, C, S, S] in [-1, 1] with C = 1 or 3. A row of maps is [N, S, S]; it is
     coloured on the fixed scale `map_range`, which its label then states. Rows may differ in N.
-    Small images are magnified by a whole factor, so that a pixel stays a pixel. Between the tiles
+    Small images are magnified by a whole factor, to `tile` pixels at most, so that a pixel stays a
+    pixel. Between the tiles
     the picture is transparent, to suit light and dark pages.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    lines = [_tiles(row, map_range) for row in rows]
+    lines = [_tiles(row, map_range, tile) for row in rows]
+    strips = [_STRIP if label else 0 for label in labels]
     width = max(line.shape[1] for line in lines)
-    height = sum(_STRIP + line.shape[0] + _GAP for line in lines)
+    height = sum(strips) + sum(line.shape[0] + _GAP for line in lines)
     sheet = Image.new("RGBA", (width, height), (0, 0, 0, 0))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     top = 0
-    for row, line, label in zip(rows, lines, labels, strict=True):
+    for row, line, label, strip in zip(rows, lines, labels, strips, strict=True):
         scale = f" ({map_range[0]:g} to {map_range[1]:g})" if row.ndim == 3 else ""
         pen.text((0, top + 3), label + scale, fill=_LABEL, font=font)
-        sheet.paste(Image.fromarray(line), (0, top + _STRIP))
-        top += _STRIP + line.shape[0] + _GAP
+        sheet.paste(Image.fromarray(line), (0, top + strip))
+        top += strip + line.shape[0] + _GAP
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, optimize=True)
 
 
-def _tiles(row: NDArray[Any], map_range: tuple[float, float]) -> NDArray[np.uint8]:
+def _tiles(row: NDArray[Any], map_range: tuple[float, float], tile: int) -> NDArray[np.uint8]:
     """Lay a row of images or maps side by side, as RGBA [height, width, 4]."""
     if row.ndim == 3:
         rgb = heat(row, *map_range)
     else:
         levels = np.clip((np.moveaxis(row, 1, -1) + 1.0) * 127.5, 0.0, 255.0).round()
         rgb = np.broadcast_to(levels.astype(np.uint8), (*levels.shape[:3], 3))
-    factor = max(1, _TILE // row.shape[-1])
+    factor = max(1, tile // row.shape[-1])
     rgb = rgb.repeat(factor, axis=1).repeat(factor, axis=2)
     opaque = np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], axis=-1)
     spaced = np.pad(opaque, ((0, 0), (0, 0), (0, _GAP), (0, 0)))

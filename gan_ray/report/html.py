@@ -144,7 +144,6 @@ def _pictures(
 def _run(source: Run) -> dict[str, Any]:
     last = source.metrics[-1] if source.metrics else {}
     speeds = [r["images_per_second"] for r in source.metrics if "images_per_second" in r]
-    samples = [(_stem(stem), pictures.embed(file)) for stem, file in source.samples]
     return {
         "name": source.name,
         "experiment": source.experiment,
@@ -156,8 +155,15 @@ def _run(source: Run) -> dict[str, Any]:
         "speed": float(np.median(speeds)) if speeds else None,
         "promise": _promise(source.threshold) if source.threshold else None,
         "curves": [Markup(chart) for chart in charts.curves(source.metrics)],
-        "samples": samples,
+        "samples": _embedded(source.samples),
+        "drawn": _embedded(source.drawn),
+        "walk": _embedded(source.walk),
     }
+
+
+def _embedded(grids: Sequence[tuple[str, bytes]]) -> list[tuple[str, str]]:
+    """Give when each picture was made, in words, and its `data:` address."""
+    return [(_stem(stem), pictures.embed(file)) for stem, file in grids]
 
 
 def _promise(threshold: Mapping[str, Any]) -> str:

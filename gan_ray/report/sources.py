@@ -36,7 +36,12 @@ class Run:
     threshold: Mapping[str, Any]
     """threshold.json; empty before calibration."""
     samples: Sequence[tuple[str, bytes]]
-    """Sample grids as (stem of the file, PNG bytes), oldest first, at most six."""
+    """Grids of held-out images and their restorations, as (stem of the file, PNG bytes), oldest
+    first, at most six."""
+    drawn: Sequence[tuple[str, bytes]]
+    """Drawings of fixed codes of the prior, likewise; none for systems without one."""
+    walk: Sequence[tuple[str, bytes]]
+    """The newest walk through the latent space, likewise."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,6 @@ def _evaluation(store: Store, name: str) -> Evaluation:
 
 
 def _run(store: Store, name: str) -> Run:
-    samples = [entry.key for entry in store.list("samples/") if entry.key.endswith(".png")]
-    spread = np.linspace(0, len(samples) - 1, min(len(samples), _SAMPLES)).round().astype(int)
     return Run(
         name=name,
         experiment=_json(store, "experiment.json"),
@@ -115,8 +118,17 @@ def _run(store: Store, name: str) -> Run:
         metrics=_metrics(store),
         selection=_json(store, "selection.json", optional=True),
         threshold=_json(store, "threshold.json", optional=True),
-        samples=[(Path(samples[i]).stem, store.get(samples[i])) for i in spread],
+        samples=_grids(store, "samples/", _SAMPLES),
+        drawn=_grids(store, "latent/samples/", _SAMPLES),
+        walk=_grids(store, "latent/walk/", 1),
     )
+
+
+def _grids(store: Store, prefix: str, most: int) -> list[tuple[str, bytes]]:
+    """Read `most` pictures of a training, spread over it; the last one is among them."""
+    keys = [entry.key for entry in store.list(prefix) if entry.key.endswith(".png")]
+    spread = np.linspace(len(keys) - 1, 0, min(len(keys), most)).round().astype(int)
+    return [(Path(keys[i]).stem, store.get(keys[i])) for i in spread[::-1]]
 
 
 def _metrics(store: Store) -> list[dict[str, Any]]:

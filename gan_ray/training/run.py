@@ -23,7 +23,7 @@ EXECUTION = ("workers", "use_gpu", "gpus_per_worker", "threads", "max_failures",
              "keep_checkpoints", "samples")  # fmt: skip
 """Fields of `train` that say how a training is carried out, not which one it is."""
 
-_LEFT_BEHIND = ("checkpoints/", "samples/", "scores/", "tb/", "experiment.json",
+_LEFT_BEHIND = ("checkpoints/", "samples/", "latent/", "scores/", "tb/", "experiment.json",
                 "environment.json", "metrics.jsonl", "selection.json", "threshold.json",
                 "curves.png", "log.txt", "checkpoint_manager_snapshot.json")  # fmt: skip
 

@@ -25,7 +25,7 @@ from gan_ray.experiment import build_detector
 from gan_ray.scoring.selection import Selection
 from gan_ray.training import distributed
 from gan_ray.training.loop import PRECISIONS, Report, fit
-from gan_ray.training.pictures import write_curves, write_samples
+from gan_ray.training.pictures import Picture, write_curves, write_latent, write_samples
 from gan_ray.training.run import RunFolder
 from gan_ray.training.state import Snapshot, encode
 from gan_ray.training.validation import Validation
@@ -133,20 +133,28 @@ class _Writer:
         own = report.state.detector.named_buffers(recurse=False)
         row |= {f"detector/{name}": float(count) for name, count in own if count.numel() == 1}
         self._images = report.images
-        if report.stage.scores:
-            with report.state.scoring() as detector:
+        pictures: dict[str, Picture] = {}
+        samples, seed = self._experiment.train.samples, self._experiment.seed
+        with report.state.scoring() as detector:
+            if report.stage.scores:
                 seen = self._validation.look(detector, device)
                 row |= seen.figures
                 self._run.store.put("scores/val.parquet", seen.table())
-                if self._experiment.train.samples:
-                    write_samples(self._run, report.images, seen.samples)
+                if samples:
+                    pictures["samples"] = write_samples(
+                        self._run, report.images, seen.samples, map_range=seen.map_range
+                    )
+            if samples:
+                pictures |= write_latent(
+                    self._run, report.images, detector, samples=samples, seed=seed
+                )
         # The checkpoint comes before what speaks of it; a kill between the two loses nothing.
         key = self._run.put_checkpoint(report.images, encode(report.state, numbers(row)))
         self._rows.append(row)
         best = self._put_rows()
         keep = best.images if best is not None else None
         self._run.retain(self._experiment.train.keep_checkpoints, keep)
-        self._log(row)
+        self._log(row, pictures)
         return row, key
 
     def finish(self) -> None:
@@ -154,6 +162,8 @@ class _Writer:
         if self._rows:
             self._put_rows()
             write_curves(self._run, self._rows)
+        if self._board is not None:
+            self._board.close()  # a flush leaves behind what its thread has not taken up yet
 
     def _put_rows(self) -> Selection | None:
         self._run.put_metrics(self._rows)
@@ -162,8 +172,8 @@ class _Writer:
             self._run.put_json("selection.json", to_dict(best))
         return best
 
-    def _log(self, row: Mapping[str, Any]) -> None:
-        """Add the row to `log.txt` and, where the run folder is a directory, to TensorBoard's."""
+    def _log(self, row: Mapping[str, Any], pictures: Mapping[str, Picture]) -> None:
+        """Add the row to `log.txt`; where the run folder is a directory, all to TensorBoard."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         lines = [f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()]
         self._lines.append(f"{stamp} {' '.join(lines)}\n")
@@ -172,6 +182,8 @@ class _Writer:
             for name, value in row.items():
                 if isinstance(value, float):
                     self._board.add_scalar(name, value, row["images"])
+            for name, picture in pictures.items():
+                self._board.add_image(name, picture, row["images"], dataformats="HWC")
             self._board.flush()
 
     def _same_data(self, data: TrainingData) -> None:

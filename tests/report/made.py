@@ -177,7 +177,24 @@ def write_run(folder: Path, *, reports=None) -> Path:
     for images in (10000, 20000):
         save_grid([x, mean, np.abs(x - mean).mean(1) / 2], folder / f"samples/{images:012d}.png",
                   ["input", "reconstruction", "difference"])  # fmt: skip
+        write_latent(folder, images)
     return folder
+
+
+def write_latent(folder: Path, images: int) -> None:
+    """Write drawings from the plane of two principal components of the digits."""
+    flat = load_digits().data / 8.0 - 1.0
+    plane = PCA(2, random_state=0).fit(flat)
+
+    def draw(codes):
+        scaled = codes * np.sqrt(plane.explained_variance_)
+        return plane.inverse_transform(scaled).reshape(-1, 1, 8, 8)
+
+    codes = np.random.default_rng(images).standard_normal((8, 2))
+    save_grid([draw(codes)], folder / f"latent/samples/{images:012d}.png", ["fixed codes"])
+    levels = np.linspace(-1.6, 1.6, 9)
+    lines = [draw(np.stack([levels, np.full(9, level)], axis=1)) for level in levels]
+    save_grid(lines, folder / f"latent/walk/{images:012d}.png", ["plane", *[""] * 8], tile=48)
 
 
 def write_sweep(folder: Path, trials: int = 24) -> Path:

@@ -85,6 +85,15 @@ def test_map_row_has_the_same_colour_for_the_same_value_in_every_grid(tmp_path):
     assert b[0, 0, :3].tolist() == heat(np.array(MAP_RANGE[1:]), *MAP_RANGE)[0].tolist()
 
 
+def test_rows_with_an_empty_label_follow_without_a_strip(tmp_path):
+    rows = [np.full((2, 1, 32, 32), level) for level in (-1.0, 1.0)]
+    save_grid(rows, tmp_path / "grid.png", ["walk", ""], tile=64)
+    sheet = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert sheet.shape == (20 + 2 * (64 + 4), 2 * 64 + 4, 4)
+    assert (sheet[20:84, :64] == [0, 0, 0, 255]).all()
+    assert (sheet[88:152, :64] == 255).all()
+
+
 def test_grid_refuses_a_row_without_a_label(tmp_path):
     with pytest.raises(ValueError, match="zip"):
         save_grid([np.zeros((1, 1, 8, 8))], tmp_path / "grid.png", [])

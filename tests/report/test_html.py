@@ -76,9 +76,52 @@ def test_every_figure_is_there(page, evaluation, run):
     pictured = sum(len(model["cases"]) for model in cases)
     # ROC and intervals; histogram and boxes of two models; eight curves; one search.
     assert page.count("svg") == 2 + 2 * 2 + 8 + 1
-    # Three pictures a case, two legends, two sample grids.
-    assert page.count("img") == 3 * pictured + 2 + 2
+    # Three pictures a case, two legends; restorations and drawings at two reports, the last walk.
+    assert page.count("img") == 3 * pictured + 2 + 2 + 2 + 1
     assert pictured > 12
+
+
+def test_every_picture_says_in_words_what_it_shows(page):
+    assert all(attributes["alt"] for tag, attributes in page.tags if tag == "img")
+    said = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    for newest in (
+        "Restorations after 20\u202f000 images: images outside the test set (input), what each",
+        "Samples after 20\u202f000 images: images drawn from codes of the latent prior",
+        "Latent walk after 20\u202f000 images: images drawn along a walk",
+    ):
+        assert sum(words.startswith(newest) for words in said) == 1, newest
+    assert {"Restorations after 10\u202f000 images", "Samples after 10\u202f000 images"} <= set(
+        said
+    )
+
+
+@pytest.mark.parametrize("reports", [1, 2, 7, 40])
+def test_a_run_shows_its_newest_pictures_and_at_most_six_of_a_kind(run, tmp_path, reports):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    shutil.rmtree(folder / "samples")
+    (pixels,) = sorted((folder / "latent/walk").iterdir())[-1:]
+    for kind in ("samples", "latent/samples", "latent/walk"):
+        shutil.rmtree(folder / kind, ignore_errors=True)
+        (folder / kind).mkdir()
+        for images in range(1, reports + 1):
+            shutil.copy(run / "latent/walk" / pixels.name, folder / kind / f"{images:012d}.png")
+    page = Page(write_report([folder], tmp_path / "r.html"))
+    said = [a["alt"].split(":")[0] for tag, a in page.tags if tag == "img"]
+    each = min(reports, 6)
+    assert len(said) == each + each + 1
+    for kind in ("Restorations", "Samples", "Latent walk"):
+        shown = [words for words in said if words.startswith(kind)]
+        assert shown[0] == f"{kind} after {reports} images", "the newest comes first"
+        assert len(set(shown)) == len(shown)
+
+
+def test_a_run_without_latent_pictures_says_nothing_of_them(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("latent"))
+    page = Page(write_report([tmp_path / "run"], tmp_path / "r.html"))
+    assert "Restorations" in page.text
+    assert "Latent walk" not in page.text
+    assert page.count("img") == 2
 
 
 def test_failures_come_before_successes(page):
