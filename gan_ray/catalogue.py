@@ -41,7 +41,7 @@ def show(table: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     view = Table(box=None, pad_edge=False)
-    for head in ("name", "system", "variants", "streams", "scores", "parameters (M)"):
+    for head in ("name", "system", "variants", "streams", "scores", "parameters (M) by preset"):
         view.add_column(head, overflow="fold")
     for row in table:
         sizes = " ".join(f"{k} {v / 1e6:.2f}" for k, v in row["parameters"].items())

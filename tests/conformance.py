@@ -17,8 +17,10 @@ from torch import Tensor
 from gan_ray import architectures, experiment
 from gan_ray.config import Experiment, from_dict, to_dict
 from gan_ray.detector import Batch, Detector, Stage
+from gan_ray.errors import ConfigError
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
+from gan_ray.training.latent import prior_codes
 from gan_ray.training.loop import Report, fit
 from gan_ray.training.state import decode, encode
 
@@ -26,8 +28,16 @@ from gan_ray.training.state import decode, encode
 class SmoothSource:
     """Rows of smooth random images: a pure function of (stream, stage, images), sliced by rank."""
 
-    def __init__(self, names: tuple[str, ...], size: int, channels: int, dtype=torch.float32):
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        size: int,
+        channels: int,
+        dtype=torch.float32,
+        classes: int = 1,
+    ):
         self.names, self.size, self.channels, self.dtype = names, size, channels, dtype
+        self.classes = classes
 
     def batch(
         self, *, stage: str, images: int, size: int, rank: int, world: int
@@ -37,6 +47,8 @@ class SmoothSource:
 
     def _global(self, key: str, size: int) -> Tensor:
         generator = torch.Generator().manual_seed(sum(map(ord, key)) * 7919 + len(key))
+        if key.startswith("class/"):
+            return torch.randint(self.classes, (size,), generator=generator)
         coarse = torch.rand(size, self.channels, 4, 4, generator=generator) * 2 - 1
         fine = torch.nn.functional.interpolate(coarse, self.size, mode="bilinear")
         return fine.to(self.dtype)
@@ -47,8 +59,8 @@ def tiny(name: str, variant: str = "", **train: Any) -> Experiment[Any]:
 
 
 def source_of(settings: Experiment[Any], dtype=torch.float32) -> SmoothSource:
-    streams = architectures.get(settings.architecture).streams
-    return SmoothSource(streams, settings.data.image_size, settings.data.channels, dtype)
+    streams, data = architectures.get(settings.architecture).streams, settings.data
+    return SmoothSource(streams, data.image_size, data.channels, dtype, data.class_count)
 
 
 def reports(settings: Experiment[Any], resume=None) -> Iterator[tuple[Report, dict[str, bytes]]]:
@@ -70,6 +82,23 @@ def batch_of(settings: Experiment[Any], stage: Stage, rows: int) -> Batch:
 def prepare(detector: Detector, stage: Stage) -> None:
     for network_name, network in detector.networks.items():
         network.train(network_name in stage.trains).requires_grad_(False)
+
+
+def built_for(name: str, variant: str, preset: str, size: int, channels: int) -> Detector | None:
+    """A detector for such images; None where it refuses 28 pixels and says what it allows.
+
+    All else between 28 and 256 pixels must work, in grey and in colour.
+    """
+    changes = {"data": {"image_size": size, "channels": channels}}
+    made = experiment.make(name, variant=variant, preset=preset, changes=changes)
+    try:
+        return experiment.build_detector(made)
+    except ConfigError as refusal:
+        said = str(refusal)
+    assert size == 28, said
+    assert "allowed" in said, said
+    assert "--data.image-size" in said, said
+    return None
 
 
 class Conformance:
@@ -97,6 +126,30 @@ class Conformance:
                 with torch.device("meta"):
                     made = experiment.make(name, variant=variant, preset=preset)
                     assert experiment.build_detector(made).networks
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    @pytest.mark.parametrize("size", [28, 32, 64, 128, 256])
+    def test_evidence_has_the_shape_of_images_of_every_size(
+        self, name: str, size: int, channels: int
+    ) -> None:
+        for variant in variants(name) if size <= 64 else [""]:
+            detector = built_for(name, variant, "tiny", size, channels)
+            if detector is None:
+                continue
+            images = torch.linspace(-1, 1, size).expand(1, channels, size, size)
+            kind = torch.zeros(1, dtype=torch.int64) if detector.conditional else None
+            with torch.no_grad():
+                seen = detector.eval().evidence(images, kind)
+            assert seen.reconstruction is None or seen.reconstruction.shape == images.shape
+            assert seen.mask is None or seen.mask.shape == (1, 1, size, size)
+
+    @pytest.mark.parametrize("size", [28, 256])
+    def test_default_preset_builds_at_the_smallest_and_the_largest_size(
+        self, name: str, size: int
+    ) -> None:
+        with torch.device("meta"):
+            detector = built_for(name, "", "default", size, 3)
+        assert detector is None or detector.networks
 
     def test_terms_and_weights_are_the_same_names(self, name: str) -> None:
         terms: set[str] = set()
@@ -191,6 +244,29 @@ class Conformance:
         images = batch_of(settings, detector.stages()[0], 2)["normal"]
         with torch.no_grad():
             assert detector.evidence(images).offers == detector.offers
+
+    def test_a_latent_prior_can_be_drawn_from_by_what_a_bundle_carries(
+        self, settings: Experiment[Any], trained
+    ) -> None:
+        detector = trained[-1][0].state.detector.eval()
+        assert (detector.latent is None) == (type(detector).draw is Detector.draw)
+        if detector.latent is None:
+            return
+        codes = prior_codes(detector.latent, 5, seed=0)
+        carried = experiment.build_detector(settings).eval()
+        carried.load_state_dict(detector.state_dict())
+        for network in set(detector.networks) - set(detector.infers):
+            del carried.networks[network]
+        with torch.no_grad():
+            whole = carried.draw(codes)
+            alone = torch.cat([detector.draw(code[None]) for code in codes])
+            first = detector.draw(codes, torch.zeros(5, dtype=torch.int64))
+        size = settings.data.image_size
+        assert whole.shape == (5, settings.data.channels, size, size)
+        assert whole.abs().max() <= 1
+        assert len(whole.unique(dim=0)) == 5
+        torch.testing.assert_close(alone, whole, rtol=1e-4, atol=1e-5)
+        assert torch.equal(first, whole)
 
     def test_score_belongs_to_the_image_alone(self, settings: Experiment[Any], trained) -> None:
         detector = trained[-1][0].state.detector

@@ -53,6 +53,8 @@ def test_help_comes_at_once_and_names_every_verb():
         (["train", "ganomaly", "--preset", "huge"], 2, "unknown preset"),
         (["train", "ganomaly"], 2, "--out"),
         (["train", "ganomaly", "--model.weights.contextul", "3"], 2, "contextul"),
+        (["train", "ganomaly", "--score.scales", "latent", "3"], 2, "--score.scales"),
+        (["train", "ganomaly", "--score.feature-weight", "3"], 2, "does not read"),
         (
             ["train", "ganomaly", "--data.root", "nowhere", "--local", "--out", "{out}"],
             4,

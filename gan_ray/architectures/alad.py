@@ -45,11 +45,12 @@ from gan_ray.blocks.pair import (
     ImagePairDiscriminator,
     JointDiscriminator,
     PairMode,
-    bound_spectrum_,
 )
+from gan_ray.blocks.plan import ResolutionPlan
 from gan_ray.blocks.pyramid import ConvDecoder, ConvEncoder, pyramid_widths
+from gan_ray.blocks.spectral import bound_spectrum_
 from gan_ray.config import Optimizer, config
-from gan_ray.detector import Batch, Detector, Evidence, ImageSpec, Stage, Step
+from gan_ray.detector import Batch, Detector, Evidence, ImageSpec, Latent, Stage, Step
 from gan_ray.losses.adversarial import judged_real, real_or_fake
 from gan_ray.ranges import Choice, LogUniform, Uniform
 
@@ -156,19 +157,23 @@ class ALAD(Detector):
         """Build the networks and draw their first weights from torch's global RNG.
 
         Raises:
-            ConfigError: the image size is not 4 * 2**k with k of 2 or more.
+            ConfigError: the image size does not halve to 4 to 7 pixels.
         """
         super().__init__(config, image)
         channels, d, dropout = image.channels, config.latent_size, config.dropout
+        self.latent = Latent(d, "normal")
         widths = pyramid_widths(image.size, config.width, config.max_width)
+        root = ResolutionPlan(image.size).root
         networks = self.networks
-        networks["encoder"] = ConvEncoder(channels, widths, d, norm_first=True, bias=True)
-        networks["generator"] = ConvDecoder(d, widths, channels, bias=True)
+        networks["encoder"] = ConvEncoder(
+            channels, widths, d, root=root, norm_first=True, bias=True
+        )
+        networks["generator"] = ConvDecoder(d, widths, channels, root=root, bias=True)
         networks["discriminator_xz"] = JointDiscriminator(
-            channels, widths, d, config.joint_features, dropout=dropout
+            channels, widths, d, config.joint_features, root=root, dropout=dropout
         )
         if config.cycles:
-            # One stage fewer than the pyramids: down to 8x8.
+            # One stage fewer than the pyramids: down to 8x8 at the sizes of the paper.
             pair_widths = pyramid_widths(image.size, config.pair_width, config.max_width)[:-1]
             networks["discriminator_xx"] = ImagePairDiscriminator(
                 channels, image.size, pair_widths, mode=config.pair_mode, dropout=dropout
@@ -180,10 +185,10 @@ class ALAD(Detector):
             self.infers = ("encoder", "generator", "discriminator_xz")
         networks.apply(_init_)
         if config.spectral_norm_encoder:
-            bound_spectrum_(networks["encoder"])
+            bound_spectrum_(networks["encoder"], skip={"head"})
         if config.spectral_norm_discriminators:
             for name in self._discriminators:
-                bound_spectrum_(networks[name])
+                bound_spectrum_(networks[name], skip={"head"})
 
     @property
     def _discriminators(self) -> tuple[str, ...]:
@@ -247,7 +252,7 @@ class ALAD(Detector):
         logit: Tensor = self.networks[f"discriminator_{pair}"](first, second)[0]
         return logit
 
-    def evidence(self, images: Tensor, labels: Tensor | None = None) -> Evidence:
+    def evidence(self, images: Tensor, classes: Tensor | None = None) -> Evidence:
         """Reconstruct the images and compare how both look to D_xx (EGBAD: to D_xz)."""
         code = self.networks["encoder"](images)
         reconstruction = self.networks["generator"](code)
@@ -264,6 +269,11 @@ class ALAD(Detector):
             features={"pair": (features, reconstruction_features)},
             logits={"pair": logit},
         )
+
+    def draw(self, codes: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Draw the images of codes with the generator."""
+        images: Tensor = self.networks["generator"](codes)
+        return images
 
 
 def _init_(module: nn.Module) -> None:

@@ -209,7 +209,7 @@ class ALOCC(Detector):
         refined = self.networks["refiner"](self._noised(batch))
         return {"denoising_error": (batch["normal"] - refined).square().flatten(1).mean(1)}
 
-    def evidence(self, images: Tensor, labels: Tensor | None = None) -> Evidence:
+    def evidence(self, images: Tensor, classes: Tensor | None = None) -> Evidence:
         """Give the refined image, and the logits of the image and of the refined image."""
         refined = self.networks["refiner"](images)
         logits = {"image": self._judge(images), "reconstruction": self._judge(refined)}

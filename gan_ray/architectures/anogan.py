@@ -14,6 +14,9 @@ most about lr * steps it moves a coordinate, so it must be able to cross the pri
 
 Deviation: a search starts from a code that the pixels of the image determine, so that an image's
 score depends neither on its neighbours nor on its place. Deviation: `latent_penalty` is ours.
+
+`search_loss="cross_entropy"` searches with -log s(D(G(z))) in place of the feature distance, as the
+paper's comparison does (Yeh et al. 2017, arXiv:1607.07539); the score keeps the features.
 """
 
 from __future__ import annotations
@@ -22,14 +25,16 @@ import hashlib
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import pydantic
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from gan_ray.blocks.init import init_dcgan_
 from gan_ray.blocks.plan import ResolutionPlan
 from gan_ray.blocks.pyramid import ConvDecoder, ConvEncoder, FeatureDiscriminator, Kernel
 from gan_ray.config import Optimizer, config
-from gan_ray.detector import Batch, Detector, Evidence, ImageSpec, Stage, Step
+from gan_ray.detector import Batch, Detector, Evidence, ImageSpec, Latent, Stage, Step
 from gan_ray.errors import ConfigError
 from gan_ray.losses.adversarial import judged_real, real_or_fake
 from gan_ray.ranges import Choice, IntRange, LogUniform, Uniform
@@ -61,6 +66,14 @@ class AnoGANConfig:
     """Channels of the finest maps, doubled by each halving up to 8 times."""
     kernel: Kernel = 5
     """Pixels of a kernel's side: 5 as published; 4 avoids checkerboards."""
+    feature_layer: Annotated[Literal["last", "last_but_one"], Choice("last", "last_but_one")] = (
+        "last"
+    )
+    """Convolution of the discriminator whose activated maps are the features f."""
+    ema_decay: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.0
+    """Decay, per tick, of the averaged weights that are searched; 0 searches the last ones."""
+    search_loss: Literal["features", "cross_entropy"] = "features"
+    """What lambda weighs: the feature distance, or how little the drawing is judged real."""
     search_steps: Annotated[int, IntRange(100, 1000)] = 500
     """Gamma: steps of Adam on the code of an image."""
     search_lr: Annotated[float, LogUniform(1e-3, 1e-1)] = 1e-2
@@ -94,11 +107,12 @@ class AnoGAN(Detector):
             "data": {"image_size": 16},
             "train": {"images": 64, "batch_size": 8},
         },
-        "default": {"model": {"width": 32}, "train": {"batch_size": 64}},
+        # A report searches each held-out image it looks at.
+        "default": {"model": {"width": 32}, "train": {"batch_size": 64, "look": 64}},
         # The paper's 20 epochs of about 1,000,000 patches, both from memory.
         "reference": {
             "data": {"image_size": 64},
-            "train": {"images": 20_000_000, "batch_size": 64},
+            "train": {"images": 20_000_000, "batch_size": 64, "look": 64},
         },
     }
 
@@ -117,6 +131,7 @@ class AnoGAN(Detector):
                 f"{config.search_steps}, search_lr={config.search_lr}: the first two must be 1 or "
                 "more (--model.restarts, --model.search-steps), the last above 0."
             )
+        self.latent = Latent(config.latent_size, config.prior)
         plan = ResolutionPlan(image.size)
         widths = plan.channels(config.width, _WIDEST)[:-1]
         self.networks["generator"] = ConvDecoder(
@@ -128,7 +143,8 @@ class AnoGAN(Detector):
             bias=True,
         )
         self.networks["discriminator"] = FeatureDiscriminator(
-            ConvEncoder(image.channels, widths, 1, root=plan.root, kernel=config.kernel, bias=True)
+            ConvEncoder(image.channels, widths, 1, root=plan.root, kernel=config.kernel, bias=True),
+            back=0 if config.feature_layer == "last" else 1,
         )
         self.networks.apply(init_dcgan_)
         # A step is a pass of both networks and one back through them.
@@ -145,9 +161,11 @@ class AnoGAN(Detector):
         generator = Step(
             "generator", ("generator",), self._generator_loss, self.config.generator_optimizer
         )
-        return (Stage("gan", (discriminator, generator)),)
+        decay = self.config.ema_decay
+        averaged = self.infers if decay else ()
+        return (Stage("gan", (discriminator, generator), ema=averaged, ema_decay=decay),)
 
-    def evidence(self, images: Tensor, labels: Tensor | None = None) -> Evidence:
+    def evidence(self, images: Tensor, classes: Tensor | None = None) -> Evidence:
         """Search the code of each image; give its drawing and the features of both."""
         wanted = self._features(images)
         found = [
@@ -159,6 +177,11 @@ class AnoGAN(Detector):
         return Evidence(
             reconstruction=drawn[best], features={"discriminator": (wanted, features[best])}
         )
+
+    def draw(self, codes: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Draw the images of codes with the generator."""
+        images: Tensor = self.networks["generator"](codes)
+        return images
 
     def _discriminator_loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Tell images from drawings; each has its own batch statistics."""
@@ -197,10 +220,13 @@ class AnoGAN(Detector):
     def _look(self, codes: Tensor, images: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Give the losses [B] of codes, their drawings and the features of these."""
         drawn = self.networks["generator"](codes)
-        features = self._features(drawn)
+        logits, features = self.networks["discriminator"](drawn)
+        if self.config.search_loss == "features":
+            guide = (wanted - features).abs().flatten(1).sum(1)
+        else:
+            guide = softplus(-logits)
         share = self.config.feature_share
-        losses = (1 - share) * (images - drawn).abs().flatten(1).sum(1)
-        losses = losses + share * (wanted - features).abs().flatten(1).sum(1)
+        losses = (1 - share) * (images - drawn).abs().flatten(1).sum(1) + share * guide
         if self.config.prior == "normal" and self.config.latent_penalty:
             pixels = images[0].numel()
             losses = losses + self.config.latent_penalty * pixels * codes.square().mean(1)

@@ -12,6 +12,7 @@ find the latent code whose image is nearest to a given one, so that scoring is o
 
 z ~ N(0, 1) in d dimensions, n pixels times channels, f the critic's last map, flattened, n_f long.
 Residual networks, initialisation and schedule are those of the authors' code, tSchlegl/f-AnoGAN.
+`critic_regulariser` puts weight clipping, spectral norm or nothing in the place of the penalty.
 
 Deviation: the critic runs before the generator in each cycle, not after (the first generator step
 would follow an untrained critic). Deviation: RMSprop's eps is 1e-5 outside the root, the equivalent
@@ -32,9 +33,10 @@ from gan_ray.blocks.init import init_glorot_, init_residual_
 from gan_ray.blocks.latent import Bound, LatentHead
 from gan_ray.blocks.norm import Norm, norm_layer
 from gan_ray.blocks.plan import ResolutionPlan
+from gan_ray.blocks.regulariser import Clip, CriticRegulariser, regularise_, regularised
 from gan_ray.blocks.residual import ResBlockDown, ResBlockUp
 from gan_ray.config import Optimizer, config
-from gan_ray.detector import Batch, Detector, Evidence, ImageSpec, Stage, Step
+from gan_ray.detector import Batch, Detector, Evidence, ImageSpec, Latent, Stage, Step
 from gan_ray.losses.adversarial import critic_loss, generator_loss
 from gan_ray.losses.penalties import gradient_penalty
 from gan_ray.losses.reconstruction import squared
@@ -78,6 +80,11 @@ class FAnoGANConfig:
     """Channels at full resolution; 8 times as many at the lowest."""
     critic_norm: Annotated[Literal["layer", "none"], Choice("layer", "none")] = "layer"
     """Normalisation in the critic; batch norm would void the gradient penalty."""
+    critic_regulariser: CriticRegulariser = "gradient_penalty"
+    """What bounds the critic: gradient_penalty, as published, weight_clipping, spectral_norm or
+    none."""
+    clip: Clip = 0.01
+    """c of weight_clipping: the critic's parameters stay within [-c, c]."""
     n_critic: Annotated[int, Choice(1, 3, 5)] = 5
     """Critic steps for each generator step."""
     weights: Weights = Weights()
@@ -183,11 +190,13 @@ class FAnoGAN(Detector):
         """Build the networks, the encoder last: what it is like does not change the other two."""
         super().__init__(config, image)
         d, width = config.latent_size, config.width
+        self.latent = Latent(d, "normal")
         self.networks["generator"] = Generator(image, latent_size=d, width=width)
         self.networks["critic"] = Body(image, width=width, kind=config.critic_norm, outputs=1)
         self.networks["encoder"] = Encoder(
             image, latent_size=d, width=width, bound=config.latent_bound
         )
+        regularise_(self.networks["critic"], config.critic_regulariser)
 
     def stages(self) -> tuple[Stage, ...]:
         """Train the GAN, then the encoder on the frozen GAN.
@@ -197,11 +206,12 @@ class FAnoGAN(Detector):
         """
         model = self.config
         gan, encoder = model.gan_optimizer, model.encoder_optimizer
+        critic = Step("critic", ("critic",), self._critic_loss, gan)
         return (
             Stage(
                 name="gan",
                 steps=(
-                    Step("critic", ("critic",), self._critic_loss, gan, second_order=True),
+                    regularised(critic, model.critic_regulariser, model.clip),
                     Step("generator", ("generator",), self._generator_loss, gan, model.n_critic),
                 ),
                 share=0.6,
@@ -222,7 +232,7 @@ class FAnoGAN(Detector):
             ),
         )
 
-    def evidence(self, images: Tensor, labels: Tensor | None = None) -> Evidence:
+    def evidence(self, images: Tensor, classes: Tensor | None = None) -> Evidence:
         """Reconstruct the images and compare the critic's features of both in one pass."""
         reconstruction = self.networks["generator"](self.networks["encoder"](images))
         features = self._features(torch.cat([images, reconstruction]))
@@ -231,15 +241,20 @@ class FAnoGAN(Detector):
             features={"critic": (features[: len(images)], features[len(images) :])},
         )
 
+    def draw(self, codes: Tensor, classes: Tensor | None = None) -> Tensor:
+        """Draw the images of codes with the generator."""
+        images: Tensor = self.networks["generator"](codes)
+        return images
+
     def _critic_loss(self, batch: Batch) -> Mapping[str, Tensor]:
         critic, real = self.networks["critic"], batch["normal"]
         with torch.no_grad():
             fake = self.networks["generator"](batch.gaussian(self.config.latent_size))
         judged_real, judged_fake = critic(torch.cat([real, fake])).chunk(2)
-        return {
-            "discrimination": critic_loss(judged_real, judged_fake),
-            "gradient_penalty": gradient_penalty(critic, real, fake, batch.uniform()),
-        }
+        terms = {"discrimination": critic_loss(judged_real, judged_fake)}
+        if self.config.critic_regulariser == "gradient_penalty":
+            terms["gradient_penalty"] = gradient_penalty(critic, real, fake, batch.uniform())
+        return terms
 
     def _generator_loss(self, batch: Batch) -> Mapping[str, Tensor]:
         fake = self.networks["generator"](batch.gaussian(self.config.latent_size))

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from gan_ray.blocks.init import init_dcgan_
 from gan_ray.blocks.norm import Norm
+from gan_ray.blocks.plan import ResolutionPlan
 from gan_ray.blocks.pyramid import ConvDecoder, ConvEncoder, FeatureDiscriminator, pyramid_widths
 from gan_ray.config import Optimizer, config
 from gan_ray.detector import Batch, Detector, Evidence, ImageSpec, Stage, Step
@@ -117,16 +118,18 @@ class GANomaly(Detector):
         """Build the four networks and draw their first weights from torch's global RNG.
 
         Raises:
-            ConfigError: the image size is not 4 * 2**k with k of 2 or more.
+            ConfigError: the image size does not halve to 4 to 7 pixels.
         """
         super().__init__(config, image)
         widths = pyramid_widths(image.size, config.width, config.max_width)
+        root = ResolutionPlan(image.size).root
 
         def encoder(outputs: int) -> ConvEncoder:
             return ConvEncoder(
                 image.channels,
                 widths,
                 outputs,
+                root=root,
                 norm=config.norm,
                 extra_layers=config.extra_layers,
             )
@@ -136,6 +139,7 @@ class GANomaly(Detector):
             config.latent_size,
             widths,
             image.channels,
+            root=root,
             norm=config.norm,
             extra_layers=config.extra_layers,
         )
@@ -200,7 +204,7 @@ class GANomaly(Detector):
         self.resets += 1
         return True
 
-    def evidence(self, images: Tensor, labels: Tensor | None = None) -> Evidence:
+    def evidence(self, images: Tensor, classes: Tensor | None = None) -> Evidence:
         """Give the reconstruction and the codes of both."""
         code, fake, fake_code = self._translate(images)
         return Evidence(reconstruction=fake, latents={"code": (code, fake_code)})

@@ -1,12 +1,16 @@
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from gan_ray.architectures.anogan import AnoGAN, AnoGANConfig
-from gan_ray.config import ScoreConfig, from_dict, merge, to_dict
+from gan_ray.config import ScoreConfig, TrainConfig, from_dict, merge, to_dict
 from gan_ray.detector import Batch, Evidence, ImageSpec
 from gan_ray.errors import ConfigError
 from gan_ray.scoring.scores import make_score
+from gan_ray.training.loop import fit
+from tests.conformance import SmoothSource
 
 
 def build(size: int = 16, channels: int = 1, **changes) -> AnoGAN:
@@ -173,6 +177,68 @@ def test_search_follows_the_gradient_of_image_and_features_by_adam():
         step = (first / (1 - 0.9**t)) / ((second / (1 - 0.999**t)).sqrt() + 1e-8)
         codes = (codes - 1e-2 * step).clamp(-1, 1)
     torch.testing.assert_close(search(detector, rows), codes, rtol=1e-9, atol=1e-9)
+
+
+def test_features_of_the_last_but_one_layer_are_its_activated_maps():
+    last, earlier = build(32), build(32, feature_layer="last_but_one")
+    judge = earlier.networks["discriminator"]
+    rows = images(3, 32)
+    with torch.no_grad():
+        maps = rows
+        for layer in judge.encoder.features[:6]:  # two of three stages
+            maps = layer(maps)
+    wanted, _ = look(earlier, rows).features["discriminator"]
+    assert wanted.shape == (3, 8, 8, 8)
+    torch.testing.assert_close(wanted, maps, rtol=0, atol=0)
+    assert torch.equal(judge(rows)[0], last.networks["discriminator"](rows)[0])
+    with pytest.raises(ConfigError, match="image-size"):
+        build(8, feature_layer="last_but_one")
+
+
+def test_search_by_cross_entropy_weighs_the_judgement_of_the_drawing():
+    detector, rows = contrasty(search_loss="cross_entropy", feature_share=0.25), images(3)
+    with torch.no_grad():
+        codes = detector._start(rows, 0)
+        drawn = detector.networks["generator"](codes)
+        logit = detector.networks["discriminator"](drawn)[0].numpy()
+    expected = 0.75 * (rows - drawn).abs().sum((1, 2, 3)).numpy()
+    expected -= 0.25 * np.log(1 / (1 + np.exp(-logit)))
+    np.testing.assert_allclose(losses(detector, codes, rows).numpy(), expected, rtol=1e-5)
+    by_features = search(contrasty(feature_share=0.9), rows)
+    assert not torch.equal(search(contrasty(search_loss="cross_entropy", feature_share=0.9), rows),
+                           by_features)  # fmt: skip
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_averaged_weights_are_searched_where_a_decay_is_set(decay):
+    detector = build(ema_decay=decay).train()
+    train = TrainConfig(images=32, batch_size=8, report_every=32)
+    (report,) = fit(detector, SmoothSource(("normal",), 16, 1), train, seed=0)
+    live = {key: value.clone() for key, value in detector.named_parameters()}
+    with report.state.scoring() as scored:
+        same = [torch.equal(live[key], value) for key, value in scored.named_parameters()]
+    assert all(same) if decay == 0 else not any(same)
+
+
+def test_an_image_in_a_batch_of_64_costs_at_most_a_quarter_of_one_alone():
+    detector = build(32, width=16, search_steps=10)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def seconds(rows: int) -> float:
+        """CPU time of this process per image, the best of three."""
+        batch, spent = images(rows, 32), []
+        for _ in range(3):
+            start = time.process_time()
+            look(detector, batch)
+            spent.append(time.process_time() - start)
+        return min(spent) / rows
+
+    try:
+        seconds(1)
+        assert seconds(64) <= seconds(1) / 4
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("prior", ["uniform", "normal"])

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from gan_ray.architectures.fanogan import FAnoGAN, FAnoGANConfig
-from gan_ray.config import from_dict, merge, to_dict
+from gan_ray.config import TrainConfig, from_dict, merge, to_dict
 from gan_ray.detector import Batch, ImageSpec, stage_fingerprint
 from gan_ray.errors import ConfigError
+from gan_ray.training.loop import fit
+from tests.conformance import SmoothSource
 
 MODES = {"izi": {"image"}, "ziz": {"latent"}, "izi_f": {"image", "features"}}
 
@@ -141,6 +143,40 @@ def test_critic_terms_are_those_of_wgan_gp():
     assert set(terms) == {"discrimination", "gradient_penalty"}
     assert terms["discrimination"].item() == pytest.approx(estimate, rel=1e-9)
     assert terms["gradient_penalty"].item() == pytest.approx(penalty, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gradient_penalty", "weight_clipping", "spectral_norm", "none"])
+def test_each_regulariser_changes_the_critic_and_its_step_alone(kind):
+    detector, plain = build(critic_regulariser=kind, clip=0.02), build()
+    others, start = (state(each, "generator", "encoder") for each in (plain, detector))
+    assert all(torch.equal(others[key], value) for key, value in start.items())
+    step, penalised = step_of(detector, "critic"), kind == "gradient_penalty"
+    assert set(step.loss(batch())) == {"discrimination", *["gradient_penalty"] * penalised}
+    assert step.second_order is penalised
+    assert step.clip_weights == (0.02 if kind == "weight_clipping" else 0.0)
+    bounded = {key.split(".")[-1] for key in state(detector, "critic")} >= {"original"}
+    assert bounded is (kind == "spectral_norm")
+
+
+@pytest.mark.parametrize("kind", ["weight_clipping", "spectral_norm"])
+def test_a_critic_stays_bounded_through_a_training(kind):
+    detector = build(critic_regulariser=kind, clip=0.02, n_critic=2, gan_optimizer={"lr": 1e-2})
+    train = TrainConfig(images=160, batch_size=8, report_every=160)
+    for report in fit(detector, SmoothSource(("normal",), 16, 1), train, seed=0):
+        assert all(np.isfinite(value) for value in report.metrics.values())
+    critic, generator = detector.networks["critic"], detector.networks["generator"]
+    if kind == "weight_clipping":
+        assert max(p.abs().max().item() for p in critic.parameters()) == pytest.approx(0.02)
+        assert max(p.abs().max().item() for p in generator.parameters()) > 0.1
+    else:
+        kernel = critic.blocks[0].conv_in.weight.detach().flatten(1)
+        assert torch.linalg.matrix_norm(kernel, 2).item() == pytest.approx(1, rel=0.1)
+        assert torch.linalg.matrix_norm(critic.head.weight, 2).item() == pytest.approx(1, rel=0.1)
+
+
+def test_a_clip_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="clip"):
+        build(clip=0.0)
 
 
 def test_generator_term_is_minus_the_mean_judgement():
