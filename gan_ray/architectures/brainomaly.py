@@ -20,24 +20,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
-from gan_ray.architectures._translation import TranslationConfig, TranslationWeights, Translator
+from gan_ray.architectures._translation import (
+    ResnetTranslationConfig,
+    ResnetTranslator,
+    TranslationWeights,
+)
 from gan_ray.blocks.links import RESIDUAL_LINKS, ResidualLink
-from gan_ray.blocks.resnet import ResnetGenerator
 from gan_ray.config import config
 from gan_ray.detector import Batch, ImageSpec
 from gan_ray.errors import ConfigError
 from gan_ray.losses.reconstruction import absolute
-from gan_ray.ranges import Choice, IntRange
+from gan_ray.ranges import Choice
 
 
 @config
-class BrainomalyConfig(TranslationConfig):
+class BrainomalyConfig(ResnetTranslationConfig):
     """Settings of Brainomaly."""
 
-    residual_blocks: Annotated[int, IntRange(2, 9)] = 6
-    """Residual blocks of the generator."""
     map_channels: Literal[1, 3] = 1
     """1 adds the same map to all channels, as published; 3 gives each colour its own."""
     residual_link: Annotated[ResidualLink, Choice("tanh_sum", "logit_sum")] = "tanh_sum"
@@ -46,19 +48,14 @@ class BrainomalyConfig(TranslationConfig):
     """Weights of the loss terms."""
 
 
-class Brainomaly(Translator):
+class Brainomaly(ResnetTranslator):
     """A residual generator of an additive map against the translation critic."""
 
     name = "brainomaly"
     title = "Brainomaly: additive map to a healthy image (Rahman Siddiquee et al. 2024)"
     Config = BrainomalyConfig
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "tiny": {
-            "model": {"width": 4, "residual_blocks": 2, "critic": {"width": 4, "max_width": 256}},
-            "data": {"image_size": 16},
-            "train": {"images": 64, "batch_size": 8},
-        },
-        "default": {"train": {"batch_size": 16}},
+        **ResnetTranslator.presets,
         # 400,000 critic steps; flips and three equal channels are the public code's.
         "reference": {
             "data": {"image_size": 192, "channels": 3, "flip": True},
@@ -69,26 +66,18 @@ class Brainomaly(Translator):
     config: BrainomalyConfig
 
     def __init__(self, config: BrainomalyConfig, image: ImageSpec) -> None:
-        """Build the generator and the critic, in torch's default initialisation.
+        """Build the generator of the map and the critic.
 
         Raises:
             ConfigError: the image size is no multiple of 4 from 8 on, or a grey image was to get
                 three maps.
         """
-        if image.size < 8 or image.size % 4:
-            raise ConfigError(
-                f"image size {image.size} does not halve twice for brainomaly's generator: allowed "
-                "are multiples of 4 from 8 on. Set --data.image-size to one, such as 64."
-            )
         if config.map_channels not in (1, image.channels):
             raise ConfigError(
                 f"brainomaly cannot add {config.map_channels} maps to images of {image.channels} "
                 "channel. Set --model.map-channels 1, or --data.channels 3."
             )
-        super().__init__(config, image)
-        self.networks["generator"] = ResnetGenerator(
-            image.channels, config.map_channels, width=config.width, blocks=config.residual_blocks
-        )
+        super().__init__(config, image, config.map_channels)
 
     def _healthy(self, images: Tensor) -> Tensor:
         """Give h(x)."""
@@ -97,8 +86,9 @@ class Brainomaly(Translator):
 
     def _generator_loss(self, batch: Batch) -> dict[str, Tensor]:
         """Fool the critic with unlabeled images, leave normal images alone."""
-        normal = batch["normal"]
+        both = torch.cat((batch["unlabeled"], batch["normal"]))
+        of_unlabeled, of_normal = self._healthy(both).chunk(2)
         return {
-            "adversarial": self._adversarial(self._healthy(batch["unlabeled"])),
-            "identity": absolute(normal, self._healthy(normal)),
+            "adversarial": self._adversarial(of_unlabeled),
+            "identity": absolute(batch["normal"], of_normal),
         }

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, unfold
+
+from gan_ray.blocks.encodings import PositionalEncoding
 
 
 class PatchDiscriminator(nn.Module):
@@ -20,11 +23,22 @@ class PatchDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, width: int = 64, layers: int = 6, max_width: int = 2048
+        self,
+        channels: int,
+        *,
+        width: int = 64,
+        layers: int = 6,
+        max_width: int = 2048,
+        position: PositionalEncoding | None = None,
     ) -> None:
-        """Build the layers in torch's default initialisation."""
+        """Build the layers in torch's default initialisation.
+
+        With `position` the planes of a positional encoding of side S are judged with each image.
+        """
         super().__init__()
-        widths = [channels, *(min(width << layer, max_width) for layer in range(layers))]
+        self.position = position
+        planes = 0 if position is None else position.channels
+        widths = [channels + planes, *(min(width << layer, max_width) for layer in range(layers))]
         stages: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
             stages += [HalvingConv2d(inputs, outputs), nn.LeakyReLU(0.01, inplace=True)]
@@ -32,6 +46,9 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Judge; higher is more real."""
+        if self.position is not None:
+            planes = self.position.feature_map(images)
+            images = torch.cat((images, planes.expand(len(images), -1, -1, -1)), 1)
         values: Tensor = self.layers(images)
         return values
 

@@ -131,6 +131,19 @@ def test_critic_terms_are_the_published_equations():
     )
 
 
+def test_a_penalty_of_the_mean_lets_the_mean_of_a_map_have_slope_one():
+    detector = tiny(critic={"width": 4, "layers": 2, "penalty": "mean"})
+    critic, x = detector.networks["critic"], batch()["normal"]
+    norms = []
+    for image in x:
+        slope = torch.func.grad(lambda image: critic(image[None]).mean())(image)
+        norms.append(slope.norm().item())
+    with torch.no_grad():
+        detector._healthy = lambda images: x  # so that every point between is a normal image
+    penalty = detector._critic_loss(batch())["gradient_penalty"].item()
+    assert penalty == pytest.approx(np.mean((np.array(norms) - 1) ** 2), rel=1e-4)
+
+
 def test_real_images_are_normal_and_translated_ones_unlabeled():
     detector = tiny()
     rows = batch()

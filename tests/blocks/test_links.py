@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gan_ray.blocks.links import RESIDUAL_LINKS, logit_sum, tanh_sum
+from gan_ray.blocks.links import RESIDUAL_LINKS, MaskBlend, logit_sum, tanh_sum
 
 RAMP = torch.linspace(-1, 1, 2001, dtype=torch.float64)
 
@@ -34,3 +34,28 @@ def test_every_brightness_passes_a_gradient_to_the_map(name):
     raw = torch.zeros_like(RAMP, requires_grad=True)
     RESIDUAL_LINKS[name](RAMP, raw).sum().backward()
     assert (raw.grad > 1e-3).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_blend_is_the_image_under_an_empty_mask_and_the_candidate_under_a_full_one(channels):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, channels, 4, 4, generator=generator) * 2 - 1
+    raw = torch.randn(2, channels + 1, 4, 4, generator=generator)
+    for logit, mask in ((-40.0, 0.0), (40.0, 1.0)):
+        raw[:, channels] = logit
+        blend = MaskBlend.of(images, raw)
+        wanted, other = images, blend.candidate
+        if mask:
+            wanted, other = other, wanted
+        assert torch.equal(blend.candidate, raw[:, :channels].tanh())
+        assert torch.equal(blend.mask, torch.full((2, 1, 4, 4), mask))
+        assert torch.equal(blend.healthy, wanted)
+        assert torch.equal(blend.restored, other)
+
+
+def test_blend_shares_image_and_candidate_out_between_healthy_and_restored():
+    images, raw = torch.rand(2, 3, 4, 4).double() * 2 - 1, torch.randn(2, 4, 4, 4).double()
+    blend = MaskBlend.of(images, raw)
+    torch.testing.assert_close(blend.healthy + blend.restored, images + blend.candidate)
+    torch.testing.assert_close(blend.mask, torch.sigmoid(2 * raw[:, 3:]))
+    assert blend.mask.shape == (2, 1, 4, 4)
