@@ -32,8 +32,11 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for written in (*temporary.iterdir(), temporary):
             flush(written)
-        refuse_existing(path)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            refuse_existing(path)  # somebody else was faster
+            raise
         flush(path.parent)
     except OSError as error:
         raise StorageError(
