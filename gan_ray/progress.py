@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any, TextIO
 
-_BOOKKEEPING = ("stage", "images", "seconds", "images_per_second")
+_BOOKKEEPING = ("stage", "images", "seconds", "images_per_second", "look_seconds")
 
 
 class ProgressLine:

@@ -24,7 +24,7 @@ from gan_ray.config import Experiment, TrainConfig, to_dict
 from gan_ray.data.sources import load_training
 from gan_ray.detector import Stage
 from gan_ray.errors import ClusterError, ConfigError
-from gan_ray.experiment import build_detector, with_absolute_root
+from gan_ray.experiment import build_detector, with_absolute_paths
 from gan_ray.storage.arrow import arrow_filesystem
 from gan_ray.training.launch import needs
 from gan_ray.training.loop import budgets
@@ -98,7 +98,7 @@ def _prepared(experiment: Experiment[Any], objective: str) -> Experiment[Any]:
     train = experiment.train
     if train.select == "auto":
         train = dataclasses.replace(train, select=OBJECTIVES[objective])
-    return with_absolute_root(dataclasses.replace(experiment, train=train))
+    return with_absolute_paths(dataclasses.replace(experiment, train=train))
 
 
 def _search(

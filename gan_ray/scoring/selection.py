@@ -1,8 +1,9 @@
 """Choosing a checkpoint or a model without a test label.
 
 AUCp (Rahman Siddiquee et al., WACV 2024) needs an unlabeled mix; without one there are the last
-checkpoint and the mean score of held-out normals. A validation split with labels can be named too;
-the record of a choice says by what it was made.
+checkpoint and the mean score of held-out normals. The lowest FID, HealthyGAN's choice before its
+authors found AUCp better, needs the mix and a feature network. A validation split with labels can
+be named too; the record of a choice says by what it was made.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import numpy as np
 
 from gan_ray.config import config
 from gan_ray.errors import ConfigError, unknown
+from gan_ray.scoring.frechet import frechet_distance
 from gan_ray.scoring.metrics import auroc
 
 _SELECTORS: Mapping[str, tuple[str, int, str]] = {
     "aucp": ("val/aucp", 1, "highest AUCp of held-out normals against the unlabeled mix"),
+    "fid": ("val/fid", -1, "lowest FID of the translated mix to held-out normals"),
     "validation": ("val/image_auroc", 1, "highest AUROC on the labelled validation split"),
     "normal_score": ("val/normal_score", -1, "lowest mean score of held-out normals"),
     "last": ("images", 1, "last report"),
@@ -40,7 +43,7 @@ class Selection:
     """Which report was chosen, and by what."""
 
     by: str
-    """aucp, validation, normal_score or last."""
+    """aucp, fid, validation, normal_score or last."""
     images: int
     """Images seen at the chosen report."""
     value: float
@@ -132,11 +135,13 @@ def figures(
     normal: np.ndarray,
     unlabeled: np.ndarray | None = None,
     labelled: tuple[np.ndarray, np.ndarray] | None = None,
+    translated: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, float]:
     """Give the figures that selection knows, by the names they are reported under.
 
     `normal` are scores of held-out normals, `unlabeled` those of the mix, `labelled` the labels
-    and scores of a labelled validation split.
+    and scores of a labelled validation split, `translated` features [M, d] of the healthy versions
+    of the mix and [H, d] of held-out normals.
 
     `val/normal_score` is their plain mean. It is justified where the scale of the score stays put:
     for pixel residuals, and for features of a frozen critic (f-AnoGAN's encoder stage; ALAD stops
@@ -151,6 +156,8 @@ def figures(
         values["val/aucp_valid"] = float(judged.valid)
     if labelled is not None:
         values["val/image_auroc"] = auroc(*labelled)
+    if translated is not None:
+        values["val/fid"] = frechet_distance(*translated)
     return values
 
 

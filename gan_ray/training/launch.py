@@ -14,7 +14,7 @@ import torch
 from gan_ray.cluster import connect
 from gan_ray.config import Experiment, TrainConfig, to_dict
 from gan_ray.errors import ClusterError, ConfigError
-from gan_ray.experiment import with_absolute_root
+from gan_ray.experiment import with_absolute_paths
 from gan_ray.storage.arrow import arrow_filesystem
 from gan_ray.storage.environment import environment
 from gan_ray.training.preflight import preflight
@@ -44,7 +44,7 @@ def train(
         ConfigError, DataError: found before any worker is asked for where possible.
         ClusterError: workers kept failing, or the cluster has no room for them.
     """
-    experiment = with_absolute_root(experiment)  # workers run in other directories
+    experiment = with_absolute_paths(experiment)  # workers run in other directories
     device = _local_device(experiment) if local else ""
     for warning in preflight(experiment):
         say(f"warning: {warning}")

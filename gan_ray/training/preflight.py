@@ -24,6 +24,7 @@ def preflight(experiment: Experiment[Any]) -> list[str]:
     No image is decoded.
 
     Raises:
+        ArtifactError: the bundle of the feature network cannot be used.
         ConfigError: parts that do not go together.
         DataError: data that cannot be used, or images without the class that scoring needs.
     """
@@ -35,13 +36,12 @@ def preflight(experiment: Experiment[Any]) -> list[str]:
         refuse_unknown([*items.unlabeled, *items.abnormal], numbers)
     offered = ["normal", "class", *(["unlabeled"] if items.unlabeled else [])]
     check_streams(architectures.get(experiment.architecture).streams, offered)
-    check_selection(
-        experiment.train.select, unlabeled=bool(items.unlabeled), labelled=bool(items.abnormal)
-    )
+    check_selection(experiment, unlabeled=bool(items.unlabeled), labelled=bool(items.abnormal))
     held_out = len(items.calibrate)
     if held_out >= CALIBRATION:
-        return []
+        return [*items.notes]
     return [
+        *items.notes,
         f"{held_out} normal images are held out for calibration, but a threshold at 5 % false "
-        f"alarms needs {CALIBRATION}: raise --data.holdout, or calibrate at a higher rate."
+        f"alarms needs {CALIBRATION}: raise --data.holdout, or calibrate at a higher rate.",
     ]

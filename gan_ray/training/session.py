@@ -137,7 +137,9 @@ class _Writer:
         samples, seed = self._experiment.train.samples, self._experiment.seed
         with report.state.scoring() as detector:
             if report.stage.scores:
+                began = time.perf_counter()
                 seen = self._validation.look(detector, device)
+                row["look_seconds"] = round(time.perf_counter() - began, 3)
                 row |= seen.figures
                 self._run.store.put("scores/val.parquet", seen.table())
                 if samples:

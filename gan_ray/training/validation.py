@@ -16,33 +16,56 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from gan_ray import architectures
 from gan_ray.config import Experiment
 from gan_ray.data.sources import Split, TrainingData
 from gan_ray.data.transforms import to_unit
 from gan_ray.detector import Batch, Detector
 from gan_ray.errors import ConfigError
+from gan_ray.experiment import image_spec
+from gan_ray.scoring.features import FeatureNetwork
 from gan_ray.scoring.scales import fit_scales
-from gan_ray.scoring.scorer import Scorer
+from gan_ray.scoring.scorer import Result, Scorer
 from gan_ray.scoring.scores import make_score
 from gan_ray.scoring.selection import Selection, figures, select
 from gan_ray.seeds import derive_seed
 
 _CHUNK = 64
 _NEEDS = {"aucp": "an unlabeled mix (train/unlabeled)",
+          "fid": "an unlabeled mix (train/unlabeled)",
           "validation": "labelled validation images (val/normal and val/abnormal)"}  # fmt: skip
 
 
-def check_selection(by: str, *, unlabeled: bool, labelled: bool) -> None:
-    """Refuse a way to select that the data do not allow.
+def check_selection(
+    experiment: Experiment[Any], *, unlabeled: bool, labelled: bool
+) -> FeatureNetwork | None:
+    """Refuse a way to select that cannot work; give the feature network if there is one.
 
     Raises:
-        ConfigError: they have no unlabeled mix, or no labelled validation images.
+        ArtifactError: the bundle of the feature network cannot be used.
+        ConfigError: the data have no unlabeled mix or no labelled validation images, or FID lacks
+            its network, or images to compare.
     """
-    if not {"aucp": unlabeled, "validation": labelled}.get(by, True):
+    by, features = experiment.train.select, experiment.train.features
+    if not {"aucp": unlabeled, "fid": unlabeled, "validation": labelled}.get(by, True):
         raise ConfigError(
             f"--train.select {by} needs {_NEEDS[by]}, and the data have none. Offer them, or "
             "select by normal_score or last."
         )
+    if not features:
+        if by == "fid":
+            raise ConfigError(
+                "--train.select fid needs a feature network: name a bundle whose system has "
+                "features, such as f-anogan (--train.features), or select by aucp."
+            )
+        return None
+    if not unlabeled or "reconstruction" not in architectures.get(experiment.architecture).offers:
+        raise ConfigError(
+            "--train.features is for FID, which compares what the system makes of an unlabeled mix "
+            f"(train/unlabeled) with normal images: {experiment.architecture} on these data lacks "
+            "the mix, or reconstructs no image. Leave it out."
+        )
+    return FeatureNetwork(features, image_spec(experiment))
 
 
 @dataclass(frozen=True)
@@ -101,17 +124,12 @@ class Validation:
     """The held-out images of an experiment and the way it selects."""
 
     def __init__(self, experiment: Experiment[Any], data: TrainingData) -> None:
-        """Check that the data have what the selection needs.
-
-        Raises:
-            ConfigError: they have not.
-        """
+        """Check that selection has what it needs; see `check_selection`, also for errors."""
         self._experiment, self._data = experiment, _part(data, experiment.train.look)
-        check_selection(
-            experiment.train.select,
-            unlabeled=data.unlabeled is not None,
-            labelled=data.labelled is not None,
+        self._network = check_selection(
+            experiment, unlabeled=data.unlabeled is not None, labelled=data.labelled is not None
         )
+        self._of_normals: np.ndarray | None = None
 
     def look(self, detector: Detector, device: torch.device) -> Look:
         """Score the held-out normals, the unlabeled mix and the labelled validation images."""
@@ -125,12 +143,18 @@ class Validation:
             splits["unlabeled"] = data.unlabeled
         if data.labelled is not None:
             splits["labelled"] = data.labelled[0]
-        scores = {
-            name: scorer.score_images(split.images, classes=split.classes).scores
+        results = {
+            name: scorer.score_images(
+                split.images,
+                classes=split.classes,
+                reconstructions=self._network is not None and name == "unlabeled",
+            )
             for name, split in splits.items()
         }
+        scores = {name: result.scores for name, result in results.items()}
         labelled = data.labelled and (data.labelled[1], scores["labelled"])
-        seen = figures(scores["select"], scores.get("unlabeled"), labelled)
+        translated = self._features(results["unlabeled"], device) if self._network else None
+        seen = figures(scores["select"], scores.get("unlabeled"), labelled, translated)
         return Look(
             figures=seen | self._own_figures(detector, device),
             scores={name: (split, scores[name]) for name, split in splits.items()},
@@ -138,6 +162,15 @@ class Validation:
             # A scaled map has a mean of 1 + pixel_weight on normals; others are in pixel values.
             map_range=(0.0, 4 * (1 + score.pixel_weight) if score.scales else 0.5),
         )
+
+    def _features(self, mix: Result, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+        """Give the features of the translated mix and those, computed once, of held-out normals."""
+        assert self._network is not None
+        assert mix.reconstructions is not None
+        if self._of_normals is None:
+            normals = to_unit(self._data.select.images, "cpu").numpy()
+            self._of_normals = self._network(normals, device)
+        return self._network(mix.reconstructions, device), self._of_normals
 
     def _own_figures(self, detector: Detector, device: torch.device) -> dict[str, float]:
         """Give what the detector itself measures on the held-out normals, always on equal draws."""

@@ -224,7 +224,7 @@ def digits(**model: Any) -> Any:
 
 
 def rows(run: RunFolder) -> list[dict[str, Any]]:
-    clock = ("seconds", "images_per_second")
+    clock = ("seconds", "images_per_second", "look_seconds")
     return [{k: v for k, v in row.items() if k not in clock} for row in run.metrics()]
 
 

@@ -24,8 +24,10 @@ from gan_ray.scoring.scores import make_score
 Forge = Callable[..., Path]
 
 
-def make_bundle(path: Path, architecture: str, *, seed: int = 0, version: str = "1") -> Path:
-    experiment = make(architecture, preset="tiny", changes={"seed": seed})
+def make_bundle(
+    path: Path, architecture: str, *, seed: int = 0, version: str = "1", **changes: Any
+) -> Path:
+    experiment = make(architecture, preset="tiny", changes={"seed": seed, **changes})
     detector, image = build_detector(experiment), image_spec(experiment)
     scorer = Scorer(detector, make_score(experiment.score, detector))
     images = golden_images(image)

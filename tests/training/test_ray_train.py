@@ -39,7 +39,7 @@ def final(run: RunFolder) -> tuple[int, bytes]:
 
 
 def figures(run: RunFolder):
-    clock = ("seconds", "images_per_second")
+    clock = ("seconds", "images_per_second", "look_seconds")
     return [{k: v for k, v in row.items() if k not in clock} for row in run.metrics()]
 
 

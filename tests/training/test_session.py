@@ -7,6 +7,7 @@ import json
 from gan_ray import experiment
 from gan_ray.training.run import RunFolder
 from gan_ray.training.session import run_session
+from tests.artifacts.conftest import make_bundle
 
 
 def test_a_kill_between_the_last_checkpoint_and_its_row_loses_nothing(tmp_path):
@@ -32,3 +33,28 @@ def test_a_kill_between_the_last_checkpoint_and_its_row_loses_nothing(tmp_path):
     assert run.metrics() == rows
     assert run.get_json("selection.json") == selection
     assert (tmp_path / "curves.png").exists()
+
+
+def test_a_training_can_choose_its_checkpoint_by_fid_and_tells_what_its_looks_cost(tmp_path):
+    settings = experiment.make(
+        "brainomaly",
+        preset="tiny",
+        changes={
+            "data": {"source": "digits", "normal_class": 1, "image_size": 8},
+            "train": {
+                "images": 96, "report_every": 32, "batch_size": 8, "look": 20, "samples": 0,
+                "select": "fid", "features": str(make_bundle(tmp_path / "bundle", "f-anogan")),
+            },
+        },
+    )  # fmt: skip
+    run = RunFolder(tmp_path / "run")
+    run.claim(settings)
+    run_session(settings, run)
+    rows = run.metrics()
+    values = [row["val/fid"] for row in rows]
+    assert len(set(values)) == 3
+    assert min(values) > 0
+    chosen = run.get_json("selection.json")
+    assert (chosen["by"], chosen["value"]) == ("fid", min(values))
+    assert run.best() == rows[values.index(min(values))]["images"]
+    assert all(row["look_seconds"] > 0 for row in rows)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from gan_ray import experiment
+from gan_ray.config import Experiment
 from gan_ray.data.sets import Split, TrainingData
+from gan_ray.detector import Detector
+from gan_ray.errors import ArtifactError, ConfigError
+from gan_ray.training.preflight import preflight
 from gan_ray.training.validation import Look, Validation
+from tests.artifacts.conftest import make_bundle
 
 
 def split(name: str, count: int) -> Split:
@@ -76,3 +84,84 @@ def test_the_colour_scale_of_maps_suits_their_units():
     assert plain.map_range == (0.0, 0.5)
     assert scaled.map_range == (0.0, 8.0)
     assert 0.5 < scaled.samples["map"].mean() < 8, "means are near 2 on normal images"
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A bundle of a system with features."""
+    return str(make_bundle(tmp_path_factory.mktemp("features") / "fanogan", "f-anogan"))
+
+
+def translation(features: str, **train: Any) -> Experiment[Any]:
+    changes = {
+        "model": {"residual_link": "logit_sum"},
+        "train": {"select": "fid", "features": features, "samples": 0, **train},
+        "data": {"source": "digits", "normal_class": 3},
+    }
+    return experiment.make("brainomaly", preset="tiny", changes=changes)
+
+
+def adding(value: float, settings: Experiment[Any]) -> Detector:
+    """A translation that adds `value` to every pixel's logit: 0 leaves images alone."""
+    detector = experiment.build_detector(settings).eval().requires_grad_(False)
+    detector.networks["generator"].register_forward_hook(
+        lambda network, inputs, output: torch.full_like(output, value)
+    )
+    return detector
+
+
+def test_fid_is_0_where_the_mix_becomes_the_held_out_normals_and_grows_with_the_distance(features):
+    settings = translation(features)
+    same = dataclasses.replace(DATA, unlabeled=DATA.select)
+    validation = Validation(settings, same)
+    near, far, farther = (
+        validation.look(adding(value, settings), torch.device("cpu")).figures["val/fid"]
+        for value in (0.0, 1.0, 3.0)
+    )
+    assert near < 0.01 * far
+    assert far < farther
+    other = Validation(settings, DATA).look(adding(0.0, settings), torch.device("cpu"))
+    assert near < 0.1 * other.figures["val/fid"], "another mix"
+    assert {"val/aucp", "val/normal_score"} < set(other.figures)
+
+
+def test_fid_is_of_the_images_of_a_short_look(features):
+    short, whole = (translation(features, look=count) for count in (6, 0))
+    cut = Validation(short, DATA)
+    seen = cut.look(adding(1.0, short), torch.device("cpu"))
+    rows = {name: part for name, (part, _) in seen.scores.items()}
+    assert len(rows["unlabeled"]) == len(rows["select"]) == 6
+    only = dataclasses.replace(DATA, unlabeled=rows["unlabeled"], select=rows["select"])
+    expected = Validation(whole, only).look(adding(1.0, whole), torch.device("cpu"))
+    assert seen.figures["val/fid"] == pytest.approx(expected.figures["val/fid"], rel=1e-3)
+    again = cut.look(adding(1.0, short), torch.device("cpu"))
+    assert again.figures["val/fid"] == seen.figures["val/fid"]
+
+
+def test_the_report_with_the_lowest_fid_is_best_and_the_earliest_of_equals(features):
+    rows = [{"images": n, "val/fid": v, "val/aucp": n / 9} for n, v in enumerate((5, 2, 3, 2))]
+    best = Validation(translation(features), DATA).best(rows)
+    assert best is not None
+    assert (best.by, best.images, best.labels_used) == ("fid", 1, False)
+    auto = Validation(translation(features, select="auto"), DATA).best(rows)
+    assert auto is not None
+    assert (auto.by, auto.images) == ("aucp", 3), "a feature network alone decides nothing"
+
+
+def test_fid_without_a_network_or_a_mix_is_refused(features, tmp_path):
+    nothing = dataclasses.replace(DATA, unlabeled=None)
+    cases = [
+        (translation(""), DATA, "needs a feature network"),
+        (translation(features), nothing, "fid needs an unlabeled mix"),
+        (translation(features, select="last"), nothing, "lacks the mix"),
+        (translation(str(make_bundle(tmp_path / "b", "alocc"))), DATA, "no features of an image"),
+    ]
+    for settings, data, reason in cases:
+        with pytest.raises(ConfigError, match=reason):
+            Validation(settings, data)
+    for settings, _, reason in (cases[0], cases[3]):
+        with pytest.raises(ConfigError, match=reason):
+            preflight(settings)
+    with pytest.raises(ArtifactError):
+        preflight(translation(str(tmp_path / "nowhere")))
+    assert Validation(translation("", select="last"), nothing)
