@@ -18,7 +18,10 @@ from serve.failures import Failure
 from serve.schemas import InferRequest, InputTensor, UriList
 from serve.settings import Limits
 
-IMAGE_TYPES = ("image/png", "image/jpeg", "image/tiff", "image/bmp", "application/octet-stream")
+IMAGE_TYPES = (
+    "image/png", "image/jpeg", "image/tiff", "image/bmp",
+    "application/dicom", "application/octet-stream",
+)  # fmt: skip
 SCORE_TYPES = (*IMAGE_TYPES, "multipart/form-data", "application/json")
 NO_WISH = (("binary_data", False), ("binary_data_output", False))  # what clients send as a default
 

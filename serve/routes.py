@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Protocol
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from gan_ray.data.readers import MAX_PIXELS
+from gan_ray.data.brightness import MAX_PIXELS
 from serve import answers, bodies
 from serve.card import Card
 from serve.failures import Failure

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from gan_ray.data.brightness import refusal
 from gan_ray.data.layout import SPLIT_FOLDERS
-from gan_ray.data.readers import refusal
 from gan_ray.errors import DataError
 from gan_ray.storage import open_store
 
@@ -55,6 +55,21 @@ def open_tree(root: str) -> Tree:
     if not tree.names:
         raise DataError(f"there are no files below '{root}'. Check --data.root.")
     return _without_top_folder(tree)
+
+
+def refuse_missing(names: Sequence[str], tree: Tree, told_by: str) -> None:
+    """Refuse names that `told_by`, a list of images, has and the tree has not.
+
+    Raises:
+        DataError: files are missing; names the first.
+    """
+    there = frozenset(tree.names)
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of the {len(names)} images that '{told_by}' names here are not "
+            f"there, the first is {missing[0]!r}. Add the files, or correct the list."
+        )
 
 
 def _directory(root: Path) -> Tree:
@@ -120,7 +135,7 @@ def _tidy(names: Iterable[str]) -> tuple[str, ...]:
 
 def _is_litter(name: str) -> bool:
     parts = name.split("/")
-    junk = {"Thumbs.db", "desktop.ini"}
+    junk = {"Thumbs.db", "desktop.ini", "DICOMDIR"}
     return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1] in junk
 
 

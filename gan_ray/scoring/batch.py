@@ -18,6 +18,7 @@ import numpy as np
 from gan_ray.artifacts.bundle import Bundle, load_bundle, read_verified, refuse_conditional
 from gan_ray.artifacts.manifest import MANIFEST
 from gan_ray.cluster import connect
+from gan_ray.data.suffixes import IMAGE_SUFFIXES
 from gan_ray.errors import ClusterError, ConfigError, GanRayError
 from gan_ray.scoring.ledger import Job, Plan, commit, done, read_rows, settle
 from gan_ray.scoring.scorer import FileResult, Scorer
@@ -25,9 +26,6 @@ from gan_ray.storage import Entry, ObjectUnusable, environment, open_store
 from gan_ray.storage.uris import parse
 
 __all__ = ["IMAGE_SUFFIXES", "read_rows", "score_prefix"]
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-"""Endings of the keys that are scored, in any case."""
 
 Progress = Callable[[dict[str, Any]], None]
 

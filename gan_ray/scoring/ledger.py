@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gan_ray.config import config, from_dict, to_dict
+from gan_ray.data.suffixes import names_image
 from gan_ray.errors import ConfigError, DataError, StorageError
 from gan_ray.storage import Entry, ObjectMissing, Store, open_store
 
@@ -58,7 +59,7 @@ class Job:
     shard_size: int
     """Objects per shard: what one worker takes, and one part holds."""
     suffixes: tuple[str, ...]
-    """Endings of the keys that are images, in lower case."""
+    """Endings of the keys that are images, in lower case; "" for those without one."""
 
 
 @config
@@ -141,14 +142,14 @@ def _part(shard: int) -> str:
 def _list(job: Job) -> Plan:
     objects, passed_over = [], 0
     for entry in open_store(job.source).list():
-        if entry.key.lower().endswith(job.suffixes):
+        if names_image(entry.key, job.suffixes):
             objects.append((entry.key, entry.size, entry.etag))
         else:
             passed_over += 1
     if not objects:
         raise DataError(
             f"there is no image in {job.source} ({passed_over} other objects): images end in "
-            f"{', '.join(job.suffixes)}. Check the address."
+            f"{', '.join(filter(None, job.suffixes))}. Check the address."
         )
     return Plan(job=job, passed_over=passed_over, objects=tuple(objects))
 

@@ -1,0 +1,96 @@
+"""Training, evaluation, buckets and HTTP see the same pixels in the same file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gan_ray.artifacts.bundle import load_bundle, read_verified
+from gan_ray.artifacts.manifest import MANIFEST
+from gan_ray.config import DataConfig
+from gan_ray.data.items import pseudonym
+from gan_ray.data.sources import load_test, load_training
+from gan_ray.detector import ImageSpec
+from gan_ray.scoring.batch import IMAGE_SUFFIXES, ShardScorer, read_rows
+from gan_ray.scoring.ledger import Job as BucketJob
+from gan_ray.scoring.ledger import settle
+from gan_ray.scoring.scorer import Scorer
+from gan_ray.scoring.scores import make_score
+from gan_ray.storage import open_store
+from serve.model import Case, Job, Model
+from tests.data.dicoms import CANARY, twelve
+from tests.data.trees import noise, write_folder
+
+PARTS = {"train/normal": 12, "train/unlabeled": 4, "test/normal": 3, "test/abnormal": 3}
+
+
+def film(number: int) -> bytes:
+    """A film whose every tag matters: the window, the rescaling and the inversion."""
+    tags = {"WindowCenter": 500, "WindowWidth": 3000, "RescaleSlope": 2, "RescaleIntercept": -900}
+    pixels = noise(number, 20, np.uint16) >> np.uint16(4)
+    return twelve(pixels, PhotometricInterpretation="MONOCHROME1", **tags)
+
+
+@pytest.fixture(scope="module")
+def films() -> dict[str, bytes]:
+    """Half of the names have no ending, as archives write them."""
+    names = [
+        f"{part}/IM{n:04d}{'.dcm' * (n % 2)}" for part, count in PARTS.items() for n in range(count)
+    ]
+    return {name: film(number) for number, name in enumerate(names)}
+
+
+def test_all_roads_lead_to_the_same_pixels_and_scores(
+    films: dict[str, bytes], tmp_path: Path, bundle: Path
+):
+    root = write_folder(tmp_path / "data", films)
+    model = Model(load_bundle(bundle))
+    spec: ImageSpec = model.bundle.detector.image
+    data = DataConfig(root=root, image_size=spec.size, channels=spec.channels)
+    seen = {}
+    trained = load_training(data)
+    for split in (trained.normal, trained.unlabeled, trained.select, trained.calibrate):
+        seen |= dict(zip(split.ids, split.images, strict=True))
+    tested = load_test(data).split
+    seen |= dict(zip(tested.ids, tested.images, strict=True))
+    served = model.read(Job(files=tuple(films.values())))
+    assert len(seen) == len(films) == len(served.rows)
+    for content, row in zip(films.values(), served.rows, strict=True):
+        assert row.dtype == np.uint16
+        np.testing.assert_array_equal(row, seen[pseudonym(content)])
+
+    scorer = Scorer(model.bundle.detector, make_score(model.bundle.score, model.bundle.detector))
+    files = scorer.score_files(list(films.items()))
+    (reply,) = model.score([served])
+    rows = in_a_bucket(bundle, tmp_path)
+    for index, (name, content) in enumerate(films.items()):
+        case = reply.cases[index]
+        assert isinstance(case, Case)
+        by_evaluation = scorer.score_images(seen[pseudonym(content)][None]).scores[0]
+        scores = [files[index].score, rows[name], case.score]
+        np.testing.assert_allclose(scores, by_evaluation, rtol=1e-6)
+
+
+def in_a_bucket(bundle: Path, place: Path) -> dict[str, float]:
+    """Scores by key of all files below `place`/data, as a batch job gives them."""
+    manifest, contents = read_verified(bundle)
+    job = BucketJob(
+        source=open_store(str(place / "data")).uri, model=manifest.name, version=manifest.version,
+        manifest_digest=manifest.digest, preprocessing=manifest.preprocessing, maps=False,
+        shard_size=100, suffixes=IMAGE_SUFFIXES,
+    )  # fmt: skip
+    sink = str(place / "sink")
+    plan = settle(open_store(sink), job)
+    ShardScorer({**contents, MANIFEST: manifest.to_json()}, job, sink).score(0, plan.shard(0))
+    start = len(job.source) + 1
+    return {row["uri"][start:]: row["score"] for row in read_rows(sink).to_pylist()}
+
+
+def test_what_http_says_of_a_damaged_film_says_nothing_of_its_patient(bundle: Path):
+    model = Model(load_bundle(bundle))
+    whole = film(0)
+    for length in range(0, len(whole), 37):
+        (row,) = model.read(Job(files=(whole[:length],))).rows
+        assert CANARY not in repr(row)
