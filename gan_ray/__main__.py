@@ -61,9 +61,11 @@ def _settings(
     import tyro
 
     from gan_ray.config import to_dict
+    from gan_ray.data.recipes import recipe_among
     from gan_ray.experiment import make, parse
 
-    base = make(architecture, variant=variant, preset=preset)
+    changes = {"data": {"recipe": recipe_among(arguments)}}
+    base = make(architecture, variant=variant, preset=preset, changes=changes)
     names = ("seed", "model", "data", "train", "score")
     settings = dataclasses.make_dataclass(
         "Settings", [(name, type(getattr(base, name)), getattr(base, name)) for name in names]
@@ -79,6 +81,9 @@ def _data_settings(arguments: Sequence[str], verb: str, default: DataConfig) -> 
 
     import tyro
 
+    from gan_ray.data.recipes import recipe_among, recipe_settings
+
+    default = dataclasses.replace(default, **recipe_settings(recipe_among(arguments)))
     settings = dataclasses.make_dataclass("Settings", [("data", type(default), default)])
     chosen: DataConfig = tyro.cli(settings, args=list(arguments), prog=f"gan-ray {verb}").data
     return chosen
@@ -103,15 +108,16 @@ def data(arguments: list[str]) -> int:
     parser = _parser("data")
     parser.add_argument("check", choices=["check"])
     parser.add_argument("root", nargs="?", default="", help="directory, zip or s3://bucket/prefix")
-    parser.add_argument("--source", default="folder", choices=["folder", "idx", "digits"])
+    parser.add_argument("--source", default="", help="layout of ROOT (default: folder)")
     parser.add_argument("--with-labels", action="store_true", help="open the test labels too")
     options, rest = parser.parse_known_args(arguments)
     from gan_ray.config import DataConfig
     from gan_ray.data.check import check
     from gan_ray.report.table import show_check
 
-    given = DataConfig(root=options.root, source=options.source)
-    settings = _data_settings(rest, "data check", given)
+    if options.source:
+        rest += ["--data.source", options.source]
+    settings = _data_settings(rest, "data check", DataConfig(root=options.root))
     report = check(settings, with_labels=options.with_labels)
     if options.json:
         _print_json(report)

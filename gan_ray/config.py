@@ -104,7 +104,11 @@ class DataConfig:
 
     root: str = ""
     """Directory, zip of one, or s3://bucket/prefix; empty for embedded data."""
-    source: Literal["folder", "idx", "digits"] = "folder"
+    recipe: str = ""
+    """Named data set of a paper (docs/datasets.md): fills in what is not set here."""
+    source: Literal["folder", "data-json", "csv", "idx", "npz", "cifar10", "svhn", "digits"] = (
+        "folder"
+    )
     """Layout of ROOT."""
     image_size: Positive = 64
     """Pixels; images become squares of this side."""
@@ -118,13 +122,17 @@ class DataConfig:
     """One-vs-rest sources: the class that is abnormal, all others being normal."""
     abnormal_share: Share = 0.3
     """One-vs-rest sources: share of abnormal training images in the unlabeled mix, in [0, 1]."""
+    anomaly_ratio: Share = 0.6
+    """Source data-json: share of abnormal images in the unlabeled mix, in [0, 1]."""
+    unlabeled_size: Count = 0
+    """Source data-json: images of the unlabeled mix; 0 means as many as there are normals."""
     holdout: Share = 0.2
     """Share of training normals held out, half for selection and half for calibration."""
     group_pattern: str = ""
     """Regular expression on the file name whose first group names the patient."""
     manifest: str = ""
     """CSV beside or inside ROOT with columns file and group, and class where classes is source;
-    sublabel is read by evaluate alone."""
+    sublabel is read by evaluate alone. Source csv: the table itself (manifest.csv)."""
     classes: Literal["one", "source", "kmeans"] = "one"
     """Kinds of normal images, for class-conditional systems: one for all, those the source knows
     (digit, or column class of the manifest), or pseudo-classes of training normals by k-means."""
@@ -169,8 +177,11 @@ class TrainConfig:
     """Worker failures that Ray Train recovers from before it gives up."""
     keep_checkpoints: Positive = 3
     """Newest checkpoints kept (the best one is kept besides)."""
-    select: Literal["auto", "aucp", "validation", "normal_score", "last"] = "auto"
+    select: Literal["auto", "aucp", "fid", "validation", "normal_score", "last"] = "auto"
     """Best checkpoint by this figure; auto is AUCp where an unlabeled mix exists, else the last."""
+    features: str = ""
+    """Bundle (folder or address) whose system has features, such as f-anogan: FID of the translated
+    mix to held-out normals in them is reported; select=fid needs it."""
     samples: Count = 8
     """Images in the sample grids written at each report; 0 writes none."""
 

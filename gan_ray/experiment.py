@@ -11,6 +11,7 @@ import torch
 
 from gan_ray import architectures
 from gan_ray.config import Experiment, from_dict, merge, to_dict
+from gan_ray.data.recipes import recipe_settings
 from gan_ray.detector import Detector, ImageSpec
 from gan_ray.errors import ConfigError, needs_classes, unknown
 from gan_ray.scoring.scores import make_score, settings_read
@@ -30,7 +31,9 @@ def make(
     preset: str = "default",
     changes: Mapping[str, Any] | None = None,
 ) -> Experiment[Any]:
-    """Lay preset, variant and `changes` (nested dict), in this order, over a system's defaults.
+    """Lay preset, variant, recipe and `changes` (nested dict), in this order, over the defaults.
+
+    The recipe is the one that `changes` name in data.recipe.
 
     Raises:
         ConfigError: a name is unknown or a change does not fit.
@@ -44,10 +47,12 @@ def make(
         if variant not in detector.variants:
             raise ConfigError(unknown(f"variant of {architecture}", variant, detector.variants))
         layers.append(detector.variants[variant])
+    changes = changes or {}
+    layers.append({"data": recipe_settings(changes.get("data", {}).get("recipe", ""))})
     plain = to_dict(
         experiment_type(architecture)(architecture=architecture, model=detector.Config())
     )
-    for layer in (*layers, changes or {}):
+    for layer in (*layers, changes):
         plain = merge(plain, layer)
     return parse({**plain, "variant": variant, "preset": preset})
 
@@ -78,13 +83,15 @@ def parse(data: Mapping[str, Any]) -> Experiment[Any]:
     return experiment
 
 
-def with_absolute_root(experiment: Experiment[Any]) -> Experiment[Any]:
-    """Name the data by a path that holds in every directory; URIs and embedded data stay."""
-    root = experiment.data.root
-    if not root or "://" in root:
-        return experiment
-    data = dataclasses.replace(experiment.data, root=str(Path(root).resolve()))
-    return dataclasses.replace(experiment, data=data)
+def with_absolute_paths(experiment: Experiment[Any]) -> Experiment[Any]:
+    """Name data and feature network by paths that hold in every directory; URIs stay."""
+
+    def absolute(path: str) -> str:
+        return path if not path or "://" in path else str(Path(path).resolve())
+
+    data = dataclasses.replace(experiment.data, root=absolute(experiment.data.root))
+    train = dataclasses.replace(experiment.train, features=absolute(experiment.train.features))
+    return dataclasses.replace(experiment, data=data, train=train)
 
 
 def image_spec(experiment: Experiment[Any]) -> ImageSpec:
@@ -116,7 +123,7 @@ def _refuse_leak(experiment: Experiment[Any]) -> None:
     data = experiment.data
     if data.classes == "kmeans":
         reason = "k-means (--data.classes kmeans) tells those of training images alone"
-    elif data.classes == "source" and data.source != "folder":
+    elif data.classes == "source" and data.source not in ("folder", "csv", "data-json"):
         reason = f"in source '{data.source}' the class says whether an image is normal"
     else:
         return

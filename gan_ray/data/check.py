@@ -61,6 +61,7 @@ def check(data: DataConfig, *, with_labels: bool = False) -> dict[str, Any]:
     splits = {part: _counts(parts[part], looks[part]) for part in parts}
     if labels is not None and "test/abnormal" in splits:
         _add_labels(splits, test, labels, findings)
+    findings.warnings.extend(source.notes)
     _find_oddities(looks, findings)
     _find_shared_groups(parts, findings)
     _find_equal_images(looks, findings)

@@ -8,14 +8,18 @@ import numpy as np
 
 from gan_ray.config import DataConfig
 from gan_ray.data.groups import grouping, manifest_column
-from gan_ray.data.items import Item, Labels, file_item
+from gan_ray.data.items import Item, Labels, are_kinds, file_item
+from gan_ray.data.kinds import manifest_kinds
 from gan_ray.data.layout import ALLOWED, place
-from gan_ray.data.tree import Tree, open_tree
-from gan_ray.errors import ConfigError, DataError
+from gan_ray.data.one_vs_rest import refuse_classes
+from gan_ray.data.tree import open_tree
+from gan_ray.errors import DataError
 
 
 class Folder:
     """Images by the folders of `layout.place`; listing them opens none."""
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, data: DataConfig) -> None:
         """List the files and learn whose they are.
@@ -24,28 +28,32 @@ class Folder:
             ConfigError: settings of other sources are given, or classes that no manifest tells.
             DataError: there is nothing at the root, or a file in a folder without a meaning.
         """
-        if data.normal_class is not None or data.abnormal_class is not None:
-            raise ConfigError(
-                "data.normal_class and data.abnormal_class have no effect on source 'folder', "
-                "whose folders say what is normal. Leave them out."
-            )
+        refuse_classes(data)
         self._data = data
         self._tree = open_tree(data.root)
         self._places = {name: place(name) for name in self._tree.names}
-        misplaced = self._in("misplaced")
+        self._normal = self._in("train/normal")
+        straight = self._in("train")
+        if self._normal or self._in("train/unlabeled"):
+            misplaced = [*self._in("misplaced"), *straight]
+        else:
+            misplaced, self._normal = self._in("misplaced"), straight
         if misplaced:
             raise DataError(
                 f"{len(misplaced)} file(s) below '{data.root}' lie where they have no meaning, the "
                 f"first is {misplaced[0]!r}. Allowed are {ALLOWED}. Move or remove them."
             )
         self.grouped_by, self._group = grouping(data, self._tree)
-        self._kinds = _kinds(data, self._tree)
+        self._kinds = manifest_kinds(data, self._tree)
         self.ignored = tuple(self._in("aside"))
 
     def training(self) -> Mapping[str, Sequence[Item]]:
         """Give the items of all parts that training may open."""
-        parts = ("train/normal", "train/unlabeled", "val/normal", "val/abnormal")
-        return {part: self._items(self._in(part)) for part in parts}
+        parts = ("train/unlabeled", "val/normal", "val/abnormal")
+        return {
+            "train/normal": self._items(self._normal),
+            **{part: self._items(self._in(part)) for part in parts},
+        }
 
     def test(self) -> Sequence[Item]:
         """Give the items of the test split."""
@@ -70,7 +78,7 @@ class Folder:
         if self._data.manifest:
             column = manifest_column(self._data, self._tree, "sublabel", needed=False)
             told = {name: column[name] for name in abnormal if name in column}
-            if len(set(told.values())) < len(abnormal) / 2:
+            if are_kinds(told.values(), len(abnormal)):
                 kinds = [told.get(name, kind) for name, kind in zip(names, kinds, strict=True)]
         return Labels(
             labels=np.array([kind != "normal" for kind in kinds], dtype=np.int64),
@@ -104,18 +112,3 @@ class Folder:
             file_item(name, self._group(name), self._tree.read, self._kinds.get(name, ""))
             for name in names
         ]
-
-
-def _kinds(data: DataConfig, tree: Tree) -> Mapping[str, str]:
-    """Give the manifest's column `class` by file, where classes are asked for."""
-    if data.classes != "source":
-        return {}
-    kinds = manifest_column(data, tree, "class", needed=False) if data.manifest else {}
-    if not kinds:
-        where = f"manifest '{data.manifest}' has none" if data.manifest else "no manifest is named"
-        raise ConfigError(
-            "--data.classes source needs the class of each normal image of a folder from the "
-            f"column class of a manifest, but {where}. Add the column (and --data.manifest), or "
-            "take --data.classes one or kmeans."
-        )
-    return kinds

@@ -52,7 +52,7 @@ def manifest_column(
         DataError: there is no such manifest, it is no CSV with a column `file`, or it has no such
             `column` although that is `needed`.
     """
-    rows = csv.reader(io.StringIO(_manifest_text(data, tree)))
+    rows = csv.reader(io.StringIO(manifest_text(data, tree)))
     try:
         header = next(rows, [])
         if column not in header and not needed:
@@ -70,7 +70,12 @@ def manifest_column(
     return {name: cell for name, cell in {**inside, **cells}.items() if name and cell}
 
 
-def _manifest_text(data: DataConfig, tree: Tree) -> str:
+def manifest_text(data: DataConfig, tree: Tree) -> str:
+    """Give the manifest, which lies inside the tree, beside it or where its path says.
+
+    Raises:
+        DataError: there is none, or it is no text.
+    """
     beside = Path(data.root).expanduser().parent / data.manifest
     for name in (data.manifest, data.manifest.partition("/")[2]):
         if name in tree.names:

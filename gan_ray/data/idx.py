@@ -10,8 +10,8 @@ import zlib
 import numpy as np
 
 from gan_ray.config import DataConfig
+from gan_ray.data.brightness import refusal
 from gan_ray.data.one_vs_rest import OneVsRest
-from gan_ray.data.readers import refusal
 from gan_ray.data.tree import Tree, open_tree
 from gan_ray.errors import DataError
 

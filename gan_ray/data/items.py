@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -53,6 +53,14 @@ class Labels:
     """[N] strings: "normal", or the kind of abnormality."""
     masks: Sequence[Item | None] | None = None
     """Mask of each abnormal image, where the source has masks; None for normals."""
+
+
+def are_kinds(told: Iterable[str], abnormal: int) -> bool:
+    """Say whether what is told of so many abnormal images are their kinds, rather than remarks.
+
+    Kinds are fewer than half as many as the images.
+    """
+    return len(set(told)) < abnormal / 2
 
 
 def file_item(name: str, group: str, read: Callable[[str], bytes], kind: str = "") -> Item:

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gan_ray.config import DataConfig
+from gan_ray.data.groups import manifest_column
 from gan_ray.data.items import Item
+from gan_ray.data.tree import Tree
 from gan_ray.errors import ConfigError, DataError
 
 UNKNOWN = -1
@@ -40,6 +42,25 @@ def number_kinds(normal: Sequence[Item], data: DataConfig) -> Mapping[str, int]:
             f"{len(kinds)} classes ({named}). Set --data.class-count {len(kinds)}."
         )
     return {kind: number for number, kind in enumerate(kinds)}
+
+
+def manifest_kinds(data: DataConfig, tree: Tree) -> Mapping[str, str]:
+    """Give the manifest's column `class` by file, where classes are asked for.
+
+    Raises:
+        ConfigError: they are asked for, and no manifest tells them.
+    """
+    if data.classes != "source":
+        return {}
+    kinds = manifest_column(data, tree, "class", needed=False) if data.manifest else {}
+    if not kinds:
+        where = f"manifest '{data.manifest}' has none" if data.manifest else "no manifest is named"
+        raise ConfigError(
+            f"--data.classes source needs the class of each normal image of source "
+            f"'{data.source}' from the column class of a manifest, but {where}. Add the column "
+            "(and --data.manifest), or take --data.classes one or kmeans."
+        )
+    return kinds
 
 
 def refuse_unknown(items: Sequence[Item], numbers: Mapping[str, int]) -> None:

@@ -2,14 +2,17 @@
 
     train/normal  train/unlabeled  val/normal  val/abnormal  test/normal  test/abnormal  test/masks
 
-are our names. MVTec AD's `good`, `test/<defect>` and `ground_truth/<defect>/<stem>_mask.png`, and
-BMAD's `valid`, `Ungood`, `img` and `label` mean the same things.
+are our names. MVTec AD's `good`, `test/<defect>` and `ground_truth/<defect>/<stem>_mask.png`,
+BMAD's `valid`, `Ungood`, `img` and `label`, Brainomaly's `neg`, `neg_mixed` and `pos` (in training,
+the last two are its mix), and MedIAnomaly's `test/annotation` with `seg` in place of `flair` and
+training normals straight below `train` mean the same things.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+
+from gan_ray.data.suffixes import stem
 
 SPLIT_FOLDERS = frozenset({"train", "val", "valid", "test", "ground_truth"})
 
@@ -24,16 +27,17 @@ class Place:
     """The meaning of one path."""
 
     part: str
-    """train/normal, train/unlabeled, val/normal, val/abnormal, test, masks, aside or misplaced."""
+    """train/normal, train/unlabeled, val/normal, val/abnormal, test, masks, aside, misplaced, or
+    train: straight below it, normal where train holds no folders."""
     sublabel: str = ""
     """In val and test: `normal`, or the kind of abnormality."""
     key: str = ""
     """What an abnormal test image and its mask have in common: folder and stem."""
 
 
-_NORMAL = ("normal", "good")
-_ABNORMAL = ("abnormal", "ungood")
-_MASKS = ("masks", "label")
+_NORMAL = ("normal", "good", "neg")
+_ABNORMAL = ("abnormal", "ungood", "pos")
+_UNLABELED = ("unlabeled", "neg_mixed", "pos")
 
 
 def place(path: str) -> Place:
@@ -43,14 +47,17 @@ def place(path: str) -> Place:
     if split not in SPLIT_FOLDERS:
         return Place("aside")
     if len(below) < 2:
-        return Place("misplaced")
+        return Place("train" if split == "train" else "misplaced")
     kind, *rest = below
     name = kind.lower()
     if split == "ground_truth":
         return Place("masks", key=_key(kind, rest))
     if split == "train":
-        known = name in _NORMAL or name == "unlabeled"
-        return Place(f"train/{'normal' if name in _NORMAL else name}" if known else "misplaced")
+        if name in _NORMAL:
+            return Place("train/normal")
+        return Place("train/unlabeled" if name in _UNLABELED else "misplaced")
+    if split == "test" and name == "annotation":
+        return Place("masks", key=_key("", rest).replace("seg", "flair"))
     if name == "masks" or (rest[0].lower() == "label" and len(rest) > 1):
         # Masks of normals and of validation images say nothing that is asked for.
         useful = split == "test" and name not in _NORMAL
@@ -64,5 +71,5 @@ def place(path: str) -> Place:
 
 def _key(folder: str, rest: list[str]) -> str:
     inner = rest[1:] if len(rest) > 1 and rest[0].lower() in ("img", "label") else rest
-    stem = PurePosixPath("/".join([folder, *inner] if folder else inner)).with_suffix("")
-    return str(stem).removesuffix("_mask")
+    path = "/".join([folder, *inner] if folder else inner)
+    return stem(path).removesuffix("_mask")

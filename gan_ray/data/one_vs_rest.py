@@ -10,7 +10,7 @@ import numpy as np
 from gan_ray.config import DataConfig
 from gan_ray.data.items import Item, Labels, array_item
 from gan_ray.data.splits import position
-from gan_ray.errors import ConfigError
+from gan_ray.errors import ConfigError, DataError
 
 MIXED_NORMALS = 1 / 3
 """Share of the training normals that goes into the unlabeled mix."""
@@ -21,14 +21,19 @@ class OneVsRest:
 
     grouped_by = "file"
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
         data: DataConfig,
         images: Callable[[str], np.ndarray],
         classes: Callable[[str], np.ndarray],
+        *,
+        validation: bool = False,
     ) -> None:
-        """Take functions that give the images [N, H, W] and classes [N] of "train" or "test".
+        """Take functions that give the images [N, H, W] or [N, H, W, 3] and classes [N] of a part.
+
+        Parts are "train" and "test", and "val" where there is a `validation` part.
 
         Raises:
             ConfigError: not exactly one of normal_class and abnormal_class is set, or a setting of
@@ -47,6 +52,7 @@ class OneVsRest:
                 "which knows no file names. Leave them out."
             )
         self._data, self._images, self._classes = data, images, classes
+        self._validation = validation
 
     def training(self) -> Mapping[str, Sequence[Item]]:
         """Give training normals, and a mix of abnormal and *other* normal training images.
@@ -57,20 +63,14 @@ class OneVsRest:
         abnormal; where too few of those exist, the mix is smaller and the share is kept. Fixed by
         hash of the image's number: independent of any seed.
         """
-        normal = self._is_normal("train")
-        items = self._items("train")
-        kinds = dict(zip((item.name for item in items), self._classes("train"), strict=True))
-        normals = _shuffled([item for item, is_so in zip(items, normal, strict=True) if is_so])
-        others = _shuffled([item for item, is_so in zip(items, normal, strict=True) if not is_so])
+        normals, others = (_shuffled(items) for items in self._apart("train"))
         mixed, planted = _counts(len(normals), len(others), self._data.abnormal_share)
+        held_out = self._apart("val") if self._validation else ([], [])
         return {
-            "train/normal": [
-                dataclasses.replace(item, kind=str(kinds[item.name]))
-                for item in _in_order(normals[mixed:])
-            ],
-            "train/unlabeled": _in_order(normals[:mixed] + others[:planted]),
-            "val/normal": [],
-            "val/abnormal": [],
+            "train/normal": _in_order(normals[mixed:]),
+            "train/unlabeled": _without_kind(_in_order(normals[:mixed] + others[:planted])),
+            "val/normal": held_out[0],
+            "val/abnormal": _without_kind(held_out[1]),
         }
 
     def test(self) -> Sequence[Item]:
@@ -89,6 +89,23 @@ class OneVsRest:
             for is_so, kind in zip(normal, classes, strict=True)
         ]
         return Labels((~normal).astype(np.int64), np.array(kinds, dtype=np.str_))
+
+    def _apart(self, part: str) -> tuple[list[Item], list[Item]]:
+        """Give normals and others, each with its class as kind."""
+        normal, kinds, items = self._is_normal(part), self._classes(part), self._items(part)
+        if len(items) != len(kinds):
+            raise DataError(
+                f"source '{self._data.source}' has {len(items)} images but {len(kinds)} classes in "
+                f"its part '{part}'. Get its files again."
+            )
+        items = [
+            dataclasses.replace(item, kind=str(kind))
+            for item, kind in zip(items, kinds, strict=True)
+        ]
+        return (
+            [item for item, is_so in zip(items, normal, strict=True) if is_so],
+            [item for item, is_so in zip(items, normal, strict=True) if not is_so],
+        )
 
     def _items(self, part: str) -> list[Item]:
         return [
@@ -109,6 +126,19 @@ class OneVsRest:
         return np.asarray((classes == wanted) == is_normal)
 
 
+def refuse_classes(data: DataConfig) -> None:
+    """Refuse a normal or abnormal class for a source that itself says what is normal.
+
+    Raises:
+        ConfigError: one of them is set.
+    """
+    if data.normal_class is not None or data.abnormal_class is not None:
+        raise ConfigError(
+            "data.normal_class and data.abnormal_class have no effect on source "
+            f"'{data.source}', which says itself what is normal. Leave them out."
+        )
+
+
 def _counts(normals: int, others: int, share: float) -> tuple[int, int]:
     """Give how many normals and how many others make a mix with that share of others."""
     size = round(normals * MIXED_NORMALS)
@@ -122,6 +152,10 @@ def _counts(normals: int, others: int, share: float) -> tuple[int, int]:
 
 def _shuffled(items: Sequence[Item]) -> list[Item]:
     return sorted(items, key=lambda item: position(item.name, "unlabeled"))
+
+
+def _without_kind(items: Sequence[Item]) -> list[Item]:
+    return [dataclasses.replace(item, kind="") for item in items]
 
 
 def _in_order(items: Sequence[Item]) -> list[Item]:

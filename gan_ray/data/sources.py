@@ -14,15 +14,20 @@ from typing import Protocol
 import numpy as np
 
 from gan_ray.config import DataConfig
+from gan_ray.data.cifar10 import cifar10
+from gan_ray.data.data_json import DataJson
 from gan_ray.data.digits import digits
 from gan_ray.data.folder import Folder
 from gan_ray.data.idx import idx
 from gan_ray.data.items import Item, Labels, decode
 from gan_ray.data.kinds import UNKNOWN, classes_of, number_kinds, refuse_unknown
+from gan_ray.data.manifest import Manifest
 from gan_ray.data.masks import load_masks
+from gan_ray.data.npz import npz
 from gan_ray.data.pseudo_classes import fit_classes
 from gan_ray.data.sets import Split, TestData, TrainingData
 from gan_ray.data.splits import hold_out, shared
+from gan_ray.data.svhn import svhn
 from gan_ray.data.transforms import preprocessing_hash, widen
 from gan_ray.detector import ImageSpec
 from gan_ray.errors import ConfigError, DataError, unknown
@@ -44,6 +49,10 @@ class Source(Protocol):
     def ignored(self) -> Sequence[str]:
         """Files that lie beside the images and are not used."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences on what was given otherwise than asked, and what to do about it."""
+
     def training(self) -> Parts:
         """Items by part: train/normal, train/unlabeled, val/normal, val/abnormal."""
 
@@ -58,9 +67,14 @@ class Source(Protocol):
 
 
 _SOURCES: Mapping[str, Callable[[DataConfig], Source]] = {
+    "cifar10": cifar10,
+    "csv": Manifest,
+    "data-json": DataJson,
     "digits": digits,
     "folder": Folder,
     "idx": idx,
+    "npz": npz,
+    "svhn": svhn,
 }
 
 
@@ -74,6 +88,8 @@ class TrainingItems:
     calibrate: Sequence[Item]
     abnormal: Sequence[Item]
     """Abnormal images of a validation folder."""
+    notes: Sequence[str] = ()
+    """What the source gave otherwise than asked."""
 
 
 def open_source(data: DataConfig) -> Source:
@@ -137,7 +153,7 @@ def list_training(data: DataConfig) -> TrainingItems:
     _refuse_shared_patients(found, source.test_groups())
     if data.classes == "source":
         refuse_unknown([*items.select, *items.calibrate], number_kinds(items.normal, data))
-    return items
+    return dataclasses.replace(items, notes=source.notes)
 
 
 def load_training(data: DataConfig) -> TrainingData:
@@ -198,6 +214,11 @@ def load_test(data: DataConfig) -> TestData:
             "test/abnormal."
         )
     known = source.labels()
+    if len(known.labels) != len(items):
+        raise DataError(
+            f"'{data.root}' has {len(items)} test images but labels for {len(known.labels)}. "
+            "Get its files again."
+        )
     image = ImageSpec(size=data.image_size, channels=data.channels)
     split = decode(items, image, data.fit)
     if data.classes != "one":

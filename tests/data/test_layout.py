@@ -1,4 +1,4 @@
-"""What paths mean in our layout, in MVTec's and in BMAD's."""
+"""What paths mean in our layout and in those of MVTec, BMAD, Brainomaly and MedIAnomaly."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from gan_ray.data.layout import Place, place
         ("val/abnormal/a.png", Place("val/abnormal", "abnormal", "abnormal/a")),
         ("test/normal/a.png", Place("test", "normal")),
         ("test/abnormal/b/a.x.png", Place("test", "abnormal", "abnormal/b/a.x")),
+        ("test/abnormal/a.nii.gz", Place("test", "abnormal", "abnormal/a")),
+        ("test/abnormal/1.2.840", Place("test", "abnormal", "abnormal/1.2.840")),
         ("test/masks/a.png", Place("masks", key="a")),
         ("test/good/000.png", Place("test", "normal")),
         ("test/crack/000.png", Place("test", "crack", "crack/000")),
@@ -30,7 +32,15 @@ from gan_ray.data.layout import Place, place
         ("test/good/label/a.png", Place("aside", key="good/a")),
         ("readme.txt", Place("aside")),
         ("docs/a.png", Place("aside")),
-        ("train/a.png", Place("misplaced")),
+        ("train/a.png", Place("train")),
+        ("train/good/img/a.png", Place("train/normal")),
+        ("train/neg/a.png", Place("train/normal")),
+        ("train/neg_mixed/a.png", Place("train/unlabeled")),
+        ("train/pos/a.png", Place("train/unlabeled")),
+        ("test/neg/a.png", Place("test", "normal")),
+        ("test/pos/a.png", Place("test", "abnormal", "pos/a")),
+        ("test/tumor/B_1_flair_7.png", Place("test", "tumor", "tumor/B_1_flair_7")),
+        ("test/annotation/B_1_seg_7.png", Place("masks", key="B_1_flair_7")),
         ("train/abnormal/a.png", Place("misplaced")),
         ("test/a.png", Place("misplaced")),
     ],
