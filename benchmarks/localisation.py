@@ -24,7 +24,7 @@ _COMMON = {
 CASES = [
     Case("f-anogan", "f-anogan", changes=_COMMON, checkpoints=("last",)),
     *(
-        Case(f"f-unetgan {variant}", "f-unetgan", variant, _COMMON, ("last",))
+        Case(f"f-unetgan {variant}", "f-unetgan", variant, _COMMON, ("last",), baselines=False)
         for variant in (
             "residual_attention",
             "residual",

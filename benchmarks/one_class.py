@@ -40,8 +40,8 @@ def cases(subset: Path) -> dict[str, Case]:
             "anogan",
             changes={
                 "model": {"width": 16},
-                "data": {"holdout": 0.1},
-                "train": {"images": 240_000, "report_every": 240_000},
+                "data": {"holdout": 0.05},
+                "train": {"images": 150_000, "report_every": 150_000},
             },
             checkpoints=("last",),
             test={"root": str(subset)},
