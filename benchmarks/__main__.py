@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 
-NAMES = ("training_cycle", "inference")
+NAMES = ("training_cycle", "inference", "metrics")
 
 
 def main(chosen: list[str]) -> None:

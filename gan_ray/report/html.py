@@ -46,12 +46,15 @@ def write_report(
         bounds=words.bounds,
         model=words.model_name,
         heading=words.metric_heading,
+        p_value=words.p_value,
         verdict=words.verdict,
     )
+    evaluations = [_evaluation(source) for source in sources if isinstance(source, Evaluation)]
+    shown = {key for each in evaluations for columns in each["tables"] for key in columns}
     text = page.get_template("page.html").render(
         title=title,
-        metrics=words.METRICS,
-        evaluations=[_evaluation(s) for s in sources if isinstance(s, Evaluation)],
+        metrics=[meaning for key, meaning in words.METRICS.items() if key in shown],
+        evaluations=evaluations,
         runs=[_run(source) for source in sources if isinstance(source, Run)],
         searches=[_search(source) for source in sources if isinstance(source, Search)],
     )
@@ -73,7 +76,8 @@ def _evaluation(source: Evaluation) -> dict[str, Any]:
         "models": [_model(model, index, source) for index, model in enumerate(models)],
         "everything": everything,
         "baselines": baselines,
-        "columns": words.metric_keys(everything),
+        "tables": _tables(words.metric_keys(everything)),
+        "subjects": [model for model in everything if model.get("by_group")],
         "sublabels": {
             name: figures["images"]
             for m in everything
@@ -83,6 +87,12 @@ def _evaluation(source: Evaluation) -> dict[str, Any]:
         "forest": Markup(charts.forest(models, baselines)),
         "roc": Markup(charts.roc(models, baselines)),
     }
+
+
+def _tables(keys: Sequence[str]) -> list[list[str]]:
+    """Give the columns of the table of metrics, and those of the one that is folded."""
+    parts = ([k for k in keys if k not in words.FURTHER], [k for k in keys if k in words.FURTHER])
+    return [part for part in parts if part]
 
 
 def _by_metric(paired: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

@@ -17,6 +17,11 @@ OUTCOMES = {
 METRICS = {
     "image_auroc": ("AUROC", "the chance that an abnormal image scores above a normal one"),
     "image_ap": ("Average precision", "precision averaged over all sensitivities"),
+    "sensitivity_at_95": (
+        "Sensitivity at 95\u00a0%",
+        "share of abnormal images found by the threshold that passes 95\u00a0% of these normal"
+        " images",
+    ),
     "pixel_auroc": ("Pixel AUROC", "the AUROC of the heat map's pixels against the mask"),
     "pixel_ap": ("Pixel AP", "the average precision of the heat map's pixels against the mask"),
     "pixel_aupro_30": (
@@ -32,8 +37,49 @@ METRICS = {
     "specificity": ("Specificity", "share of normal images that are passed"),
     "precision": ("Precision", "share of flagged images that are abnormal"),
     "f1": ("F1", "harmonic mean of sensitivity and precision"),
+    "specificity_at_95": (
+        "Specificity at 95\u00a0%",
+        "share of normal images passed by the threshold that finds 95\u00a0% of these abnormal"
+        " images",
+    ),
+    "image_pr_auc": (
+        "PR-AUC",
+        "average precision with straight lines between thresholds, for comparison with papers",
+    ),
+    "accuracy": (
+        "Accuracy",
+        "share of images that are judged rightly; depends on how many are abnormal",
+    ),
+    "balanced_accuracy": ("Balanced accuracy", "mean of sensitivity and specificity"),
+    "brier": (
+        "Brier",
+        "mean squared error of 1 − p as a forecast; lower is better, and a third knows nothing",
+    ),
+    "calibration_error": (
+        "Calibration error",
+        "how far the share of normal images flagged is from the one stated, averaged over all"
+        " thresholds; 0 is best",
+    ),
+    "pixel_best_dice": (
+        "Best Dice (oracle)",
+        "overlap of heat map and masks at the threshold that suits these masks best; in use nobody"
+        " knows that threshold",
+    ),
 }
 """Known metrics in the order of the table: heading and meaning."""
+
+FURTHER = (
+    "precision",
+    "f1",
+    "specificity_at_95",
+    "image_pr_auc",
+    "accuracy",
+    "balanced_accuracy",
+    "brier",
+    "calibration_error",
+    "pixel_best_dice",
+)
+"""Metrics that stand in a second, folded table."""
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -45,6 +91,11 @@ def number(value: Any, digits: int = 3) -> str:
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}".replace(",", "\u202f").replace("-", "−")
     return f"{value:.{digits}g}".replace("-", "−")
+
+
+def p_value(value: float | None) -> str:
+    """Give a p-value: `0.012`, `< 0.001` below what a tail is good for, or a dash for none."""
+    return "<\u00a00.001" if value is not None and value < 0.001 else number(value)
 
 
 def share(value: float) -> str:
@@ -132,10 +183,16 @@ def _counted(
 
 
 def verdict(pair: Mapping[str, Any]) -> str:
-    """Say which of two models is better: `pca@2 is better`, or that nothing was measured."""
+    """Say which of two models is better: `pca@2 is better`, or that nothing was measured.
+
+    A difference that the correction for many comparisons does not let stand is said to be one.
+    """
     sides = {"a is better": pair["a"], "b is better": pair["b"]}
     better = sides.get(pair["verdict"])
-    return str(pair["verdict"]) if better is None else f"{better} is better"
+    if better is None:
+        return str(pair["verdict"])
+    doubt = ", but not among so many comparisons" if pair.get("p_holm", 0) > 0.05 else ""
+    return f"{better} is better{doubt}"
 
 
 def metric_heading(key: str) -> str:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.metrics import roc_curve
-from torch.nn.functional import interpolate
 
 from gan_ray.artifacts.bundle import Bundle, load_bundle
 from gan_ray.config import DataConfig, fingerprint
@@ -26,16 +25,13 @@ from gan_ray.data.sources import TestData, load_test, load_training
 from gan_ray.errors import ConfigError, DataError, StorageError
 from gan_ray.scoring.baselines import Judge, fit_baselines, untrained
 from gan_ray.scoring.calibration import Calibration
-from gan_ray.scoring.intervals import Interval, interval, paired, pixel_intervals
-from gan_ray.scoring.metrics import (
-    DECISIONS,
-    auroc,
-    average_precision,
-    pixel_auroc,
-    pixel_average_precision,
-)
-from gan_ray.scoring.regions import LIMITS, aupro
+from gan_ray.scoring.comparison import compare
+from gan_ray.scoring.intervals import interval, intervals
+from gan_ray.scoring.metrics import DECISIONS, RANKING, Metric, auroc, average_precision
+from gan_ray.scoring.pixels import pixel_figures
+from gan_ray.scoring.reliability import RELIABILITY
 from gan_ray.scoring.scorer import Scorer
+from gan_ray.scoring.subjects import by_subject, repeat
 
 SCHEMA = 1
 CASES = 8
@@ -158,23 +154,14 @@ def _compare(
         },
         "models": judged[: len(models)],
         "baselines": judged[len(models) :],
-        "paired": [
-            {
-                "a": contestants[first].label,
-                "b": contestants[second].label,
-                "metric": metric.name,
-                **dataclasses.asdict(
-                    paired(
-                        metric, test.labels, scores[first], scores[second], test.split.groups,
-                        resamples,
-                    )
-                ),
-            }
-            for first in range(len(models))
-            for second in range(first + 1, len(judged))
-            for metric in (auroc, average_precision)
-        ],
-    }  # fmt: skip
+        "paired": compare(
+            [(each.label, values) for each, values in zip(contestants, scores, strict=True)],
+            len(models),
+            test.labels,
+            test.split.groups,
+            resamples,
+        ),
+    }
     _write(out, evaluation, arrays)
     return evaluation
 
@@ -188,14 +175,13 @@ def _judge(contestant: _Contestant, resamples: int) -> tuple[dict[str, Any], np.
     )
     seconds = time.perf_counter() - began
     scores = result.scores
-    metrics = {
-        m.name: interval(m, labels, scores, groups, resamples) for m in (auroc, average_precision)
-    }
+    judged: list[tuple[Sequence[Metric], np.ndarray]] = [(RANKING, scores)]
     if calibration is not None:
-        decisions = calibration.abnormal(scores)
-        metrics |= {m.name: interval(m, labels, decisions, groups, resamples) for m in DECISIONS}
+        judged.append((DECISIONS, calibration.abnormal(scores)))
+        judged.append((RELIABILITY, 1 - calibration.p_values(scores)))
+    metrics = intervals(judged, labels, groups, resamples)
     if test.masks is not None and result.maps is not None:
-        metrics |= _pixel_metrics(test, result.maps, resamples)
+        metrics |= pixel_figures(test.masks, result.maps, labels, groups, resamples)
     false_alarms, hits, _ = roc_curve(labels, scores)
     return {
         "name": contestant.name,
@@ -204,6 +190,7 @@ def _judge(contestant: _Contestant, resamples: int) -> tuple[dict[str, Any], np.
         "score": contestant.score,
         "metrics": {name: dataclasses.asdict(value) for name, value in metrics.items()},
         "by_sublabel": _by_sublabel(test, scores, resamples),
+        "by_group": _by_group(test, scores, resamples),
         "threshold": None
         if calibration is None
         else {
@@ -240,27 +227,16 @@ def _by_sublabel(test: TestData, scores: np.ndarray, resamples: int) -> dict[str
     return figures
 
 
-def _pixel_metrics(test: TestData, maps: np.ndarray, resamples: int) -> dict[str, Interval]:
-    """Pixel metrics at the size of the masks, over all pixels of all test images.
-
-    Maps are resized bilinearly (not masks to the map's size), so that a small lesion keeps its
-    outline and detectors of different sizes are judged on the same pixels.
-    """
-    masks = test.masks
-    assert masks is not None
-    if not masks.any():
-        return {}
-    resized = np.empty(masks.shape, np.float32)
-    for start in range(0, len(maps), 64):
-        batch = torch.from_numpy(maps[start : start + 64])[:, None]
-        size = (masks.shape[1], masks.shape[2])
-        resized[start : start + 64] = interpolate(batch, size, mode="bilinear")[:, 0].numpy()
-    ends = pixel_intervals(masks, resized, test.labels, test.split.groups, resamples)
-    values = {
-        "pixel_auroc": pixel_auroc(masks, resized),
-        "pixel_ap": pixel_average_precision(masks, resized),
-    } | {name: aupro(masks, resized, limit=limit) for name, limit in LIMITS.items()}
-    return {name: Interval(value, *ends[name]) for name, value in values.items()}
+def _by_group(test: TestData, scores: np.ndarray, resamples: int) -> dict[str, Any] | None:
+    """AUROC and AP of subjects, where some have several images and both classes are among them."""
+    if not repeat(test.split.groups):
+        return None
+    labels, means = by_subject(test.labels, scores, test.split.groups)
+    if labels.all():
+        return None
+    figures = intervals([((auroc, average_precision), means)], labels, None, resamples)
+    counts = {"groups": len(labels), "abnormal": int(labels.sum())}
+    return counts | {name: dataclasses.asdict(value) for name, value in figures.items()}
 
 
 def _cases(

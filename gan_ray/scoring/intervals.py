@@ -7,15 +7,25 @@ both classes and about their proportion. Intervals are percentile intervals (Efr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from gan_ray.errors import ConfigError
-from gan_ray.scoring.metrics import Array, Metric, auroc, average_precision, checked
+from gan_ray.scoring.metrics import (
+    Array,
+    Metric,
+    auroc,
+    average_precision,
+    best_dice,
+    checked,
+    resampled,
+)
 from gan_ray.scoring.regions import LIMITS, per_region_overlap, region_weights
+from gan_ray.scoring.subjects import numbered
 from gan_ray.seeds import derive_seed
 
 Verdict = Literal["no measurable difference", "a is better", "b is better"]
@@ -41,7 +51,11 @@ class Paired:
     low: float
     high: float
     p_value: float
-    """Two-sided: twice the smaller share of resamples on one side of 0."""
+    """Two-sided: twice the smaller share of resamples on one side of 0.
+
+    Where no resample is on that side, the normal tail of the difference over the bootstrap's
+    standard deviation, if it is smaller: a correction for many comparisons needs small values.
+    """
     verdict: Verdict
     """A model is better when the interval leaves out 0."""
 
@@ -55,8 +69,34 @@ def interval(
     seed: int = 0,
 ) -> Interval:
     """Give the metric's value with its interval; `groups` [N] are names, empty for none."""
-    values = [metric.over(labels, scores, c) for c in _counts(labels, groups, resamples, seed)]
-    return Interval(metric(labels, scores), *_ends(np.concatenate(values)))
+    return intervals([((metric,), scores)], labels, groups, resamples, seed)[metric.name]
+
+
+def intervals(
+    judged: Sequence[tuple[Sequence[Metric], Array]],
+    labels: Array,
+    groups: Array | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Give value and interval of many metrics, by name, all in the same resamples.
+
+    `judged` are metrics beside the scores, decisions or forecasts [N] that they judge; these are
+    sorted once for all their metrics. An interval always holds its value: where chance alone
+    pushes a figure up (a calibration error), the end that would leave it out is the value.
+    """
+    drawn: dict[str, list[Array]] = {metric.name: [] for metrics, _ in judged for metric in metrics}
+    for counts in _counts(labels, groups, resamples, seed):
+        for metrics, scores in judged:
+            images = resampled(labels, scores, counts)
+            for metric in metrics:
+                drawn[metric.name].append(metric.compute(images))
+    found = {}
+    for metrics, scores in judged:
+        for metric in metrics:
+            value, (low, high) = metric(labels, scores), _ends(np.concatenate(drawn[metric.name]))
+            found[metric.name] = Interval(value, min(low, value), max(high, value))
+    return found
 
 
 def paired(
@@ -84,19 +124,23 @@ def paired(
         blocks.append(np.take_along_axis(each, picks, 0).mean(0))
     differences = np.concatenate(blocks)
     low, high = _ends(differences)
+    difference = float(
+        np.mean([metric(labels, x) - metric(labels, y) for x, y in zip(a, b, strict=True)])
+    )
     smaller = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    p_value, spread = 2 * (smaller + 1) / (len(differences) + 1), float(differences.std())
+    if smaller == 0 and spread > 0:
+        p_value = min(p_value, math.erfc(abs(difference) / spread / math.sqrt(2)))
     verdict: Verdict = "no measurable difference"
     if low > 0:
         verdict = "a is better"
     elif high < 0:
         verdict = "b is better"
     return Paired(
-        difference=float(
-            np.mean([metric(labels, x) - metric(labels, y) for x, y in zip(a, b, strict=True)])
-        ),
+        difference=difference,
         low=low,
         high=high,
-        p_value=min(1.0, 2 * (smaller + 1) / (len(differences) + 1)),
+        p_value=min(1.0, p_value),
         verdict=verdict,
     )
 
@@ -109,7 +153,7 @@ def pixel_intervals(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Give the ends of the intervals of pixel AUROC, AP and AUPRO, by name; images are resampled.
+    """Give the ends of the intervals of the pixel figures, by name; images are resampled.
 
     `masks` and `maps` are [N, S, S]. Map values are binned for this, at 1024 quantiles of all
     pixels and 1024 of the abnormal ones, so that a resample is a sum of histograms; that moves an
@@ -129,9 +173,11 @@ def pixel_intervals(
         inside[index] = np.bincount(abnormal_bin, minlength=bins)
         overlap[index] = np.bincount(abnormal_bin, region_weights(mask[None]), minlength=bins)
         outside[index] = everything - inside[index]
-    figures = {"pixel_auroc": (auroc, inside), "pixel_ap": (average_precision, inside)} | {
-        name: (per_region_overlap(name, limit), overlap) for name, limit in LIMITS.items()
-    }
+    figures = {
+        "pixel_auroc": (auroc, inside),
+        "pixel_ap": (average_precision, inside),
+        best_dice.name: (best_dice, inside),
+    } | {name: (per_region_overlap(name, limit), overlap) for name, limit in LIMITS.items()}
     values: dict[str, list[Array]] = {name: [] for name in figures}
     bin_scores, bin_labels = np.tile(np.arange(bins), 2), np.repeat([1, 0], bins)
     for counts in _counts(labels, groups, resamples, seed):
@@ -165,9 +211,7 @@ def _counts(labels: Array, groups: Array | None, resamples: int, seed: int) -> I
 
 def _strata(labels: Array, groups: Array | None) -> tuple[Array, list[Array]]:
     """Give each image's group number [N], and the group numbers of each stratum."""
-    names = np.full(len(labels), "") if groups is None else np.asarray(groups, str)
-    alone = np.char.add("\0", np.arange(len(labels)).astype(str))
-    _, group_of = np.unique(np.where(names == "", alone, names), return_inverse=True)
+    group_of = numbered(groups, len(labels))
     size = np.bincount(group_of)
     abnormal = np.bincount(group_of, weights=labels)
     kinds = np.where(abnormal == 0, 0, np.where(abnormal == size, 1, 2))

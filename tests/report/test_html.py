@@ -197,6 +197,36 @@ def test_an_evaluation_without_pictures_or_calibration_makes_a_page(evaluation, 
     assert "flagged as abnormal when" not in page.text
 
 
+def test_metrics_for_comparison_are_folded_and_only_what_is_shown_is_explained(page):
+    table, folded = (page.text.index(words) for words in ("Metrics with", "Further metrics"))
+    assert table < page.text.index("Average precision") < folded
+    assert folded < page.text.index("PR-AUC") < page.text.rindex("How to read this")
+    assert "with straight lines between thresholds" in page.text
+    assert "oracle" not in page.text, "nobody measured it"
+    assert page.text.count("Images/s") == 1
+
+
+def test_figures_of_patients_and_corrected_tests_are_shown_where_there_are_some(
+    page, evaluation, tmp_path
+):
+    assert "p, DeLong" in page.text
+    assert "0.004 0.008 0.0031" in page.text
+    assert "By patient" not in page.text
+    content = json.loads((evaluation / "evaluation.json").read_text())
+    figure = {"value": 0.8765, "low": 0.7, "high": 0.95}
+    content["models"][0]["by_group"] = {"groups": 17, "abnormal": 6, "image_auroc": figure,
+                                        "image_ap": figure}  # fmt: skip
+    for model in content["baselines"]:
+        del model["by_group"]  # as older evaluations
+    for pair in content["paired"]:
+        del pair["p_holm"], pair["p_delong"]
+    (tmp_path / "evaluation.json").write_text(json.dumps(content))
+    other = Page(write_report([tmp_path], tmp_path / "r.html"))
+    assert "By patient or other group: 17, 6 of them" in other.text
+    assert "0.876" in other.text or "0.877" in other.text
+    assert "0.004 – –" in other.text
+
+
 def test_maps_without_a_fixed_scale_are_not_coloured(evaluation, tmp_path):
     shutil.copytree(evaluation, tmp_path / "e")
     content = json.loads((evaluation / "evaluation.json").read_text())

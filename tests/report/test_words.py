@@ -67,6 +67,34 @@ def test_verdict_names_the_winner(verdict, text):
     assert words.verdict({"a": "pca", "b": "mean", "verdict": verdict}) == text
 
 
+def test_a_winner_that_the_correction_does_not_let_stand_is_doubted():
+    pair = {"a": "pca", "b": "mean", "verdict": "a is better", "p_value": 0.01}
+    assert words.verdict(pair | {"p_holm": 0.04}) == "pca is better"
+    assert (
+        words.verdict(pair | {"p_holm": 0.06}) == "pca is better, but not among so many comparisons"
+    )
+    even = {"verdict": "no measurable difference", "p_holm": 0.5}
+    assert words.verdict(pair | even) == "no measurable difference"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0123, "0.0123"),
+        (0.001, "0.001"),
+        (2e-22, "<\u00a00.001"),
+        (0, "<\u00a00.001"),
+        (None, "–"),
+    ],
+)
+def test_p_values_are_not_told_more_finely_than_they_are_known(value, text):
+    assert words.p_value(value) == text
+
+
+def test_folded_metrics_are_known_ones():
+    assert set(words.FURTHER) < set(words.METRICS)
+
+
 def test_metrics_keep_the_order_of_the_table_and_none_is_lost():
     models = [{"metrics": {"ours": 1, "f1": 1, "image_auroc": 1}}, {"metrics": {"pixel_ap": 1}}]
     assert words.metric_keys(models) == ["image_auroc", "pixel_ap", "f1", "ours"]

@@ -16,11 +16,13 @@ from gan_ray.errors import ConfigError, StorageError
 from gan_ray.experiment import build_detector, image_spec, make
 from gan_ray.scoring.calibration import calibrate
 from gan_ray.scoring.evaluate import evaluate
+from gan_ray.scoring.metrics import pixel_best_dice
 from gan_ray.scoring.regions import aupro
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
 
 DIGITS = {"source": "digits", "normal_class": 0}
+AT_95 = {"sensitivity_at_95", "specificity_at_95"}
 
 
 def bundle(path, architecture="ganomaly", *, data=None, calibrated=True, built_from=0):
@@ -89,9 +91,13 @@ def test_figures_are_those_of_the_bundle_on_the_test_split(evaluated):
             "specificity": (~called)[test.labels == 0].mean(),
             "precision": reference.precision_score(test.labels, called, zero_division=0),
             "f1": reference.f1_score(test.labels, called, zero_division=0),
+            "accuracy": (called == test.labels).mean(),
+            "balanced_accuracy": reference.balanced_accuracy_score(test.labels, called),
+            "brier": np.square(1 - loaded.calibration.p_values(scores) - test.labels).mean(),
         }
         values = {name: figure["value"] for name, figure in model["metrics"].items()}
-        assert values == pytest.approx(expected)
+        assert {name: values[name] for name in expected} == pytest.approx(expected)
+        assert set(values) - set(expected) == {*AT_95, "image_pr_auc", "calibration_error"}
         for figure in model["metrics"].values():
             assert figure["low"] <= figure["value"] <= figure["high"]
         assert model["threshold"]["value"] == loaded.calibration.threshold
@@ -175,6 +181,10 @@ def test_every_model_is_paired_with_all_that_follow_it(evaluated):
     assert same["verdict"] == "no measurable difference"
     assert pairs["second@3", "untrained second@3"]["difference"] != 0
     assert pairs["first@3", "knn5_standardised"]["verdict"] == "b is better"
+    assert pairs["first@3", "knn5_standardised"]["p_delong"] < 1e-6
+    assert all(p["p_delong"] is None for p in evaluation["paired"] if p["metric"] == "image_ap")
+    assert all(p["p_holm"] >= p["p_value"] for p in evaluation["paired"])
+    assert all(model["by_group"] is None for model in evaluation["models"]), "one image each"
 
 
 def test_bundle_without_calibration_is_ranked_but_not_judged(tmp_path):
@@ -182,7 +192,7 @@ def test_bundle_without_calibration_is_ranked_but_not_judged(tmp_path):
         [bundle(tmp_path / "plain", calibrated=False)], None, tmp_path / "out", resamples=20
     )
     (model,) = evaluation["models"]
-    assert set(model["metrics"]) == {"image_auroc", "image_ap"}
+    assert set(model["metrics"]) == {"image_auroc", "image_ap", "image_pr_auc", *AT_95}
     assert (model["threshold"], model["cases"], model["map_range"]) == (None, [], None)
     assert model["scores"]["p_values"] is None
     assert "baselines" in evaluation
@@ -241,6 +251,9 @@ def test_masks_give_pixel_figures_in_colour_on_moved_data(squares, tmp_path):
     assert found["value"] == pytest.approx(expected, abs=1e-6)
     assert found["low"] - 1e-3 <= found["value"] <= found["high"] + 1e-3
     assert "pixel_ap" in model["metrics"]
+    assert model["metrics"]["pixel_best_dice"]["value"] == pytest.approx(
+        pixel_best_dice(test.masks, resized), abs=1e-6
+    )
     for name, limit in (("pixel_aupro_30", 0.30), ("pixel_aupro_05", 0.05)):
         overlap = model["metrics"][name]
         assert overlap["value"] == pytest.approx(aupro(test.masks, resized, limit=limit), abs=1e-5)
@@ -250,6 +263,36 @@ def test_masks_give_pixel_figures_in_colour_on_moved_data(squares, tmp_path):
     with np.load(tmp_path / "out" / "cases.npz", allow_pickle=False) as file:
         assert file["images_0"].shape[1:] == (32, 32, 3)
         assert file["reconstructions_0"].shape == file["images_0"].shape
+
+
+def test_subjects_of_several_images_are_judged_by_their_mean(squares, tmp_path):
+    data = {"root": str(squares), "channels": 1, "image_size": 32, "holdout": 0.5,
+            "group_pattern": r"^(\d[0-4]\.|\d(?=[5-9])|\d\.)"}  # fmt: skip
+    # Of the files 40 to 49 those up to 44 are each a patient, the other five are one, and so on.
+    evaluation = evaluate(
+        [bundle(tmp_path / "grey", data=data)], None, tmp_path / "out", baselines=True, resamples=20
+    )
+    labels = np.repeat([0, 1], 6)
+    for model in (*evaluation["models"], *evaluation["baselines"]):
+        of = dict(zip(model["scores"]["groups"], model["scores"]["labels"], strict=True))
+        members = {
+            name: [value for group, value in zip(model["scores"]["groups"],
+                                                 model["scores"]["values"], strict=True)
+                   if group == name] for name in of
+        }  # fmt: skip
+        names = sorted(of, key=lambda name: of[name])
+        assert sorted(map(len, members.values())) == [1] * 10 + [5] * 2
+        means = [np.mean(members[name]) for name in names]
+        found = model["by_group"]
+        assert (found["groups"], found["abnormal"]) == (12, 6)
+        assert found["image_auroc"]["value"] == pytest.approx(
+            reference.roc_auc_score(labels, means)
+        )
+        assert found["image_ap"]["value"] == pytest.approx(
+            reference.average_precision_score(labels, means)
+        )
+    assert evaluation["paired"]
+    assert all(pair["p_delong"] is None for pair in evaluation["paired"])
 
 
 def test_evaluation_without_a_bundle_is_refused(tmp_path):

@@ -6,13 +6,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gan_ray.errors import ConfigError
-from gan_ray.scoring.intervals import interval, paired, pixel_intervals
-from gan_ray.scoring.metrics import auroc, average_precision, pixel_auroc, pixel_average_precision
+from gan_ray.scoring.delong import delong
+from gan_ray.scoring.intervals import interval, intervals, paired, pixel_intervals
+from gan_ray.scoring.metrics import (
+    DECISIONS,
+    auroc,
+    average_precision,
+    pixel_auroc,
+    pixel_average_precision,
+    pixel_best_dice,
+)
 from gan_ray.scoring.regions import aupro
+from gan_ray.scoring.reliability import calibration_error
 
 PIXEL_METRICS = {
     "pixel_auroc": pixel_auroc,
     "pixel_ap": pixel_average_precision,
+    "pixel_best_dice": pixel_best_dice,
     "pixel_aupro_30": partial(aupro, limit=0.30),
     "pixel_aupro_05": partial(aupro, limit=0.05),
 }
@@ -31,6 +41,24 @@ def test_interval_holds_the_value_and_repeats_with_the_seed():
     assert first.value == auroc(labels, scores)
     assert first == interval(auroc, labels, scores, seed=3)
     assert first != interval(auroc, labels, scores, seed=4)
+
+
+def test_many_metrics_together_have_the_intervals_they_have_alone():
+    labels, scores, _ = images()
+    groups = np.char.add("patient ", (np.arange(400) // 3).astype(str))
+    judged = [((auroc, average_precision), scores), (DECISIONS, scores > 0.5)]
+    together = intervals(judged, labels, groups, resamples=100, seed=3)
+    assert len(together) == 2 + len(DECISIONS)
+    for metrics, values in judged:
+        for metric in metrics:
+            assert together[metric.name] == interval(metric, labels, values, groups, 100, 3)
+
+
+def test_interval_of_a_figure_that_chance_pushes_up_holds_its_value():
+    labels = np.repeat([0, 1], 100)
+    forecasts = np.append((np.arange(100) + 0.5) / 100, np.ones(100))  # as even as can be
+    found = interval(calibration_error, labels, forecasts)
+    assert found.low == found.value < 0.01 < found.high
 
 
 def test_interval_width_agrees_with_the_formula_of_hanley_and_mcneil():
@@ -101,6 +129,17 @@ def test_better_model_is_named_and_the_order_turns_the_verdict():
     assert turned.verdict == "b is better"
     assert found.p_value < 0.05
     assert found.difference == pytest.approx(-turned.difference)
+
+
+def test_p_value_goes_below_what_the_number_of_resamples_can_tell():
+    labels, scores, rng = images()
+    alike, poor = scores + 0.3 * rng.normal(size=400), rng.normal(size=400)
+    clear, unclear = (
+        paired(auroc, labels, scores, other, resamples=200) for other in (poor, alike)
+    )
+    assert clear.p_value < 1e-6 < 2 / 201
+    assert clear.p_value == pytest.approx(delong(labels, scores, poor).p_value, rel=1, abs=1e-8)
+    assert unclear.p_value > 2 / 201
 
 
 def test_pairing_finds_what_two_intervals_hide():

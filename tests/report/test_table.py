@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gan_ray.report.table import show_evaluation
+
+
+@pytest.fixture
+def content(evaluation):
+    return json.loads((evaluation / "evaluation.json").read_text())
+
+
+def test_verdicts_stand_with_their_p_values(content, capsys):
+    show_evaluation(content)
+    said = capsys.readouterr().out
+    assert "pca@2 - mean@1, image_auroc: " in said
+    assert "pca@2 is better  (p 0.004, corrected 0.008)" in said
+    assert "patient" not in said
+
+
+def test_subjects_are_told_where_there_are_some(content, capsys):
+    figure = {"value": 0.8765, "low": 0.7, "high": 0.95}
+    content["models"][0]["by_group"] = {
+        "groups": 17, "abnormal": 6, "image_auroc": figure, "image_ap": figure,
+    }  # fmt: skip
+    show_evaluation(content)
+    said = capsys.readouterr().out
+    assert said.count("by patient or group (17): image_auroc 0.876 (0.700-0.950)") == 1
