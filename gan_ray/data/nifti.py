@@ -48,7 +48,7 @@ def read_nifti(data: bytes, name: str) -> np.ndarray:
 
 
 def _slice(data: bytes, name: str) -> np.ndarray:
-    header = _header(data, name)
+    header = fixed_header(data, name)
     shape, stored = tuple(header.get_data_shape()), header.get_data_dtype()
     if header["magic"].item().startswith(b"ni"):
         reason = "is one half of a NIfTI pair (.hdr and .img)"
@@ -71,8 +71,12 @@ def _slice(data: bytes, name: str) -> np.ndarray:
     return _bright(plane, header, name)
 
 
-def _header(data: bytes, name: str) -> nibabel.Nifti1Header:
-    """Read the fixed part alone: what may follow it is of any size and says nothing of pixels."""
+def fixed_header(data: bytes, name: str) -> nibabel.Nifti1Header:
+    """Read the fixed part alone: what may follow it is of any size and says nothing of pixels.
+
+    Raises:
+        DataError: it has no size that is known.
+    """
     head = data
     if data.startswith(_PACKED):
         head = zlib.decompressobj(31).decompress(data, max(_HEADERS))

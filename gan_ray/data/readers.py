@@ -34,7 +34,8 @@ def read_image(data: bytes, name: str) -> np.ndarray:
     return read_picture(data, name)
 
 
-def _is_dicom(data: bytes) -> bool:
+def is_dicom(data: bytes) -> bool:
+    """Say whether a content begins as a DICOM file does."""
     if data[128:132] == b"DICM":
         return True
     # Without a preamble a file begins with an element of group 2 or 8: its tag, then a short length
@@ -43,7 +44,8 @@ def _is_dicom(data: bytes) -> bool:
     return tagged and (data[6:8] == b"\0\0" or (data[4:6].isalpha() and data[4:6].isupper()))
 
 
-def _is_nifti(data: bytes) -> bool:
+def is_nifti(data: bytes) -> bool:
+    """Say whether a content begins as a NIfTI file does, plain or packed."""
     if data.startswith(_GZIP):
         try:
             data = zlib.decompressobj(31).decompress(data, 348)
@@ -103,8 +105,8 @@ _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
 
 FORMATS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes, str], np.ndarray]], ...] = (
-    (_is_dicom, _read_dicom),
-    (_is_nifti, _read_nifti),
+    (is_dicom, _read_dicom),
+    (is_nifti, _read_nifti),
     (_is_array, _read_array),
     (_is_foreign, _refuse),
 )

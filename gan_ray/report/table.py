@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gan_ray.report.words import model_name, p_value, verdict
+
 _KINDS = ("sizes", "dtypes")
 _COLUMNS = (
     *("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro_30"),
@@ -25,14 +27,22 @@ def show_evaluation(evaluation: Mapping[str, Any]) -> None:
     for name in shown:
         view.add_column(name, justify="right")
     for row in rows:
-        label = f"{row['name']}@{row['version']}" if row["version"] else row["name"]
-        view.add_row(Text(label), *(_cell(row["metrics"].get(name)) for name in shown))
+        view.add_row(Text(model_name(row)), *(_cell(row["metrics"].get(name)) for name in shown))
     console = _console()
     console.print(view)
+    for row in rows:
+        if subjects := row["by_group"]:
+            console.print(
+                f"{model_name(row)}, by patient or group ({subjects['groups']}): image_auroc "
+                f"{_cell(subjects['image_auroc'])}, image_ap {_cell(subjects['image_ap'])}",
+                markup=False,
+                highlight=False,
+            )
     for pair in evaluation["paired"]:
         console.print(
             f"{pair['a']} - {pair['b']}, {pair['metric']}: {pair['difference']:+.4f} "
-            f"[{pair['low']:+.4f}, {pair['high']:+.4f}]  {pair['verdict']}",
+            f"[{pair['low']:+.4f}, {pair['high']:+.4f}]  {verdict(pair)}  "
+            f"(p {p_value(pair['p_value'])}, corrected {p_value(pair['p_holm'])})",
             markup=False,
             highlight=False,
         )
@@ -59,6 +69,9 @@ def show_check(report: Mapping[str, Any]) -> None:
     if report["classes"]:
         counts = ", ".join(f"{kind} ({count:,})" for kind, count in report["classes"].items())
         console.print(Text(f"classes of training normals: {counts}"))
+    for split, aurocs in report["shortcuts"].items():
+        figures = ", ".join(f"{name} {value:.2f}" for name, value in aurocs.items())
+        console.print(Text(f"AUROC of trivial features on {split}: {figures}"))
     for kind in ("errors", "warnings"):
         for line in report[kind]:
             console.print(Text(f"{kind[:-1]}: {line}"))

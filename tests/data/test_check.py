@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from gan_ray.__main__ import main
 from gan_ray.config import DataConfig
 from gan_ray.data.check import check
-from tests.data.trees import folders, noise, png, write_folder
+from tests.data.dicoms import twelve
+from tests.data.trees import folders, noise, png, resized, scene, write_folder
 
 TEST = "test/abnormal/p0-te000.png"
 
@@ -20,9 +23,10 @@ def report(
     tmp_path: Path,
     changes: dict[str, bytes] | None = None,
     labels: bool = False,
+    masks: bool = True,
     **settings: object,
 ) -> dict[str, Any]:
-    root = write_folder(tmp_path, {**folders(masks=True), **(changes or {})})
+    root = write_folder(tmp_path, {**folders(masks=masks), **(changes or {})})
     found = check(DataConfig(root=root, **settings), with_labels=labels)
     json.dumps(found)
     return found
@@ -74,7 +78,151 @@ def test_an_image_in_training_and_test_is_an_error_even_in_another_format(tmp_pa
 def test_an_image_that_exists_twice_in_training_is_a_warning(tmp_path: Path):
     found = report(tmp_path, {"train/unlabeled/twin.png": png(noise(3))})
     assert found["ok"]
-    assert "exist more than once: 'train/normal/p3-tr003.png'" in found["warnings"][0]
+    assert (
+        "exist more than once (keep one of each): 'train/normal/p3-tr003.png'"
+        in found["warnings"][0]
+    )
+
+
+RESAVED = {
+    "smaller": lambda: png(resized(scene(1), 40)),
+    "larger": lambda: png(resized(scene(1), 240)),
+    "squashed": lambda: png(np.asarray(Image.fromarray(scene(1)).resize((120, 64)))),
+    "JPEG": lambda: png(scene(1), "JPEG", quality=60),
+    "in colour": lambda: png(np.stack([scene(1)] * 3, axis=2)),
+    "darker": lambda: png((scene(1) * 0.6).astype(np.uint8)),
+    "16 bits": lambda: png(scene(1).astype(np.uint16) * 257),
+}
+
+
+@pytest.mark.parametrize("how", RESAVED)
+def test_a_picture_in_training_and_test_is_an_error_however_it_was_saved(tmp_path: Path, how: str):
+    found = report(tmp_path, {"train/normal/one.png": png(scene(1)), TEST: RESAVED[how]()})
+    assert not found["ok"]
+    (error,) = found["errors"]
+    assert "1 test image(s) show the same picture as a training image" in error
+    assert "'train/normal/one.png' (96x96) ~ " + repr(TEST) in error
+    assert "Remove them from one side" in error
+
+
+def test_a_copy_of_an_image_of_the_mix_in_test_is_an_error_too(tmp_path: Path):
+    mix = {"train/unlabeled/one.png": png(scene(1)), TEST: png(resized(scene(1), 40))}
+    (error,) = report(tmp_path, mix)["errors"]
+    assert "'train/unlabeled/one.png' (96x96) ~ " in error
+
+
+def test_a_copy_within_training_is_a_warning(tmp_path: Path):
+    twins = {"train/normal/one.png": png(scene(1)), "train/unlabeled/two.png": png(scene(1, 40))}
+    twins["train/unlabeled/two.png"] = png(resized(scene(1), 40))
+    found = report(tmp_path, twins)
+    assert found["ok"]
+    (warning,) = found["warnings"]
+    assert "'train/normal/one.png' (96x96) ~ 'train/unlabeled/two.png' (40x40)" in warning
+
+
+def test_the_same_picture_in_another_light_is_a_warning(tmp_path: Path):
+    lit = np.clip(scene(1) * 0.8 + 25 + np.linspace(-4, 4, 96), 0, 255).astype(np.uint8)
+    found = report(tmp_path, {"train/normal/one.png": png(scene(1)), TEST: png(lit)})
+    assert found["ok"], found["errors"]
+    (warning,) = found["warnings"]
+    assert "1 test image(s) look almost like a training image" in warning
+
+
+def test_pictures_of_one_kind_that_differ_in_detail_are_a_warning(tmp_path: Path):
+    smooth = resized(resized(scene(1), 8), 96).astype(int)
+    alike = {
+        name: png((smooth + resized(noise(number, 48) // 24, 96)).clip(0, 255).astype(np.uint8))
+        for number, name in enumerate(("train/normal/one.png", TEST))
+    }
+    found = report(tmp_path, alike)
+    assert found["ok"], found["errors"]
+    (warning,) = found["warnings"]
+    assert "1 test image(s) look almost like a training image" in warning
+    assert repr(TEST) in warning
+
+
+def test_pictures_that_differ_are_not_told(tmp_path: Path):
+    blurred = {
+        name: png(resized(resized(scene(number), 8), 96))
+        for number, name in enumerate(("train/normal/one.png", TEST))
+    }
+    assert report(tmp_path, blurred)["warnings"] == []
+
+
+LEAKS = {
+    "patient": ({}, ["--data.group-pattern", r"^(p0|.*)-"], "'p0'"),
+    "duplicate": ({TEST: png(noise(3))}, [], repr(TEST)),
+    "resized duplicate": (
+        {"train/normal/one.png": png(scene(1)), TEST: png(resized(scene(1), 50))},
+        [],
+        repr(TEST),
+    ),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_the_command_exits_4_on_a_leak_and_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], leak: str
+):
+    files, settings, named = LEAKS[leak]
+    sound, leaking = (
+        write_folder(tmp_path / name, {**folders(), **some})
+        for name, some in (("sound", {}), ("leaking", files))
+    )
+    assert main(["data", "check", sound]) == 0
+    assert "\nusable" in capsys.readouterr().out
+    assert main(["data", "check", leaking, *settings]) == 4
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert named in told
+    assert "not usable as it is" in told
+
+
+def lit(share: float, part: str, count: int) -> dict[str, bytes]:
+    """Images that are brighter than others."""
+    made = [
+        (noise(1000 * int(share) + n) * 0.5 + 12 * share).astype(np.uint8) for n in range(count)
+    ]
+    return {f"{part}/lit{n}.png": png(pixels) for n, pixels in enumerate(made)}
+
+
+def test_a_brightness_that_gives_the_label_away_is_told_with_labels_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    films = {**lit(1, "test/normal", 30), **lit(3, "test/abnormal", 30)}
+    assert report(tmp_path, films, masks=False)["shortcuts"] == {}
+    found = report(tmp_path, films, labels=True, masks=False)
+    assert found["ok"]
+    assert found["shortcuts"]["test"]["mean"] > 0.8
+    assert found["shortcuts"]["test"]["image size"] == 0.5
+    (warning,) = found["warnings"]
+    assert "in test, abnormal images can be told from normal ones" in warning
+    assert "mean 0." in warning
+    assert "(higher in abnormal)" in warning
+    assert "image size" not in warning
+    assert main(["data", "check", str(tmp_path), "--with-labels"]) == 0
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert "AUROC of trivial features on test: mean 0." in told
+
+
+def test_shortcuts_of_validation_images_are_told_by_themselves(tmp_path: Path):
+    films = {**lit(1, "val/normal", 30), **lit(3, "val/abnormal", 30)}
+    found = report(tmp_path, films, labels=True)
+    assert found["shortcuts"]["val"]["mean"] > 0.9
+    assert any(warning.startswith("in val, ") for warning in found["warnings"])
+
+
+def test_films_without_a_window_are_a_warning_and_those_with_one_are_not(tmp_path: Path):
+    values = np.random.default_rng(0).integers(0, 4096, (12, 12))
+    window = {"WindowCenter": 2048, "WindowWidth": 1000}
+    films = {
+        "train/normal/windowed.dcm": twelve(values, **window),
+        "train/normal/bare.dcm": twelve(values + 1 - values // 4095),
+        "train/normal/plain.png": png((values * 16).astype(np.uint16)),
+    }
+    warnings = [w for w in report(tmp_path, films)["warnings"] if "window" in w]
+    assert len(warnings) == 1
+    assert "1 DICOM or NIfTI image(s) state no window or range" in warnings[0]
+    assert "'train/normal/bare.dcm'. Write one window" in warnings[0]
 
 
 def test_every_unusable_file_is_listed(tmp_path: Path):
@@ -115,15 +263,41 @@ def test_a_set_without_test_or_normals_says_so(tmp_path: Path):
 
 def test_embedded_digits_are_sound():
     found = check(DataConfig(source="digits", abnormal_class=0), with_labels=True)
-    assert (found["ok"], found["warnings"]) == (True, [])
+    assert found["ok"]
+    (warning,) = found["warnings"]  # a 0 has more ink outside of its middle
+    assert "trivial features" in warning
 
 
-@pytest.mark.parametrize("name", ["cxr_pediatric", "brain_lgg_flair"])
+REAL = {
+    "cxr_pediatric": {"sharpness": 0.12, "file size": 0.13},
+    "brain_lgg_flair": {"brightest 5 %": 0.71},
+    "retina_odir": {"file size": 0.23},
+    "defect_magnetic_tile": {},
+    "defect_pcb": {},
+}
+"""Shortcuts on the test split, as its author measured them with code of his own."""
+
+
+@pytest.mark.parametrize("name", REAL)
 def test_real_sets_leak_nothing_into_their_test_split(data_dir: Path, name: str):
     path = data_dir / name / f"{name}.zip"
     if not path.is_file():
         pytest.skip(f"no {name}")
-    found = check(DataConfig(root=str(path), manifest="manifest.csv"))
+    found = check(DataConfig(root=str(path), manifest="manifest.csv"), with_labels=True)
     assert found["ok"], found["errors"]
     warned = any("both in train/normal and in train/unlabeled" in w for w in found["warnings"])
     assert warned == (name == "brain_lgg_flair")
+    for feature, auroc in REAL[name].items():
+        assert found["shortcuts"]["test"][feature] == pytest.approx(auroc, abs=0.02)
+    told = [warning for warning in found["warnings"] if "trivial features" in warning]
+    assert len(told) == bool(REAL[name])
+    assert all(feature in told[0] for feature in REAL[name])
+
+
+def test_products_that_were_photographed_twice_are_found_in_a_real_set(data_dir: Path):
+    root = data_dir / "fashion_mnist_subset"
+    if not root.is_dir():
+        pytest.skip("no fashion_mnist_subset")
+    found = check(DataConfig(root=str(root), source="idx", normal_class=1))
+    (error,) = found["errors"]
+    assert "2 test image(s) show the same picture as a training image" in error

@@ -26,6 +26,23 @@ def noise(number: int, size: int = 12, dtype: type = np.uint8) -> np.ndarray:
     return random.integers(0, np.iinfo(dtype).max, (size, size), dtype=dtype, endpoint=True)
 
 
+def scene(number: int, size: int = 96) -> np.ndarray:
+    """Pixels that no other number has, smooth enough to be known again at another size."""
+    random = np.random.default_rng(number)
+    layers = [random.normal(0, 30 / share, (side, side)) for side, share in ((6, 1), (24, 2))]
+    images = [Image.fromarray(layer.astype(np.float32)) for layer in layers]
+    drawn = sum(
+        np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)) for image in images
+    )
+    return np.clip(np.rint(128 + drawn), 0, 255).astype(np.uint8)
+
+
+def resized(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The same picture at another size."""
+    image = Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
 def folders(counts: Mapping[str, int] = COUNTS, *, masks: bool = False) -> dict[str, bytes]:
     """Files of a data set in our own layout, by path; every image differs."""
     names = [
