@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from gan_ray.config import DataConfig, Experiment
 
 INTERRUPTED = 130
+Verb = Callable[[list[str]], int]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,18 +91,14 @@ def _data_settings(arguments: Sequence[str], verb: str, default: DataConfig) -> 
     return chosen
 
 
-def architectures(arguments: list[str]) -> int:
-    """Print every system, its variants, presets, streams, scores and parameters."""
-    parser = _parser("architectures")
-    options = parser.parse_args(arguments)
-    from gan_ray import catalogue
+def _elsewhere(module: str, verb: str) -> Verb:
+    """Give the verb that `command(parser, arguments)` of a module runs."""
 
-    rows = catalogue.rows()
-    if options.json:
-        _print_json({"architectures": rows})
-    else:
-        catalogue.show(rows)
-    return 0
+    def run(arguments: list[str]) -> int:
+        code: int = import_module(module).command(_parser(verb), arguments)
+        return code
+
+    return run
 
 
 def data(arguments: list[str]) -> int:
@@ -110,19 +108,19 @@ def data(arguments: list[str]) -> int:
     parser.add_argument("root", nargs="?", default="", help="directory, zip or s3://bucket/prefix")
     parser.add_argument("--source", default="", help="layout of ROOT (default: folder)")
     parser.add_argument("--with-labels", action="store_true", help="open the test labels too")
+    parser.add_argument("--thumbnails", default="", metavar="HTML", help="write a page of images")
     options, rest = parser.parse_known_args(arguments)
     from gan_ray.config import DataConfig
     from gan_ray.data.check import check
     from gan_ray.report.table import show_check
+    from gan_ray.report.thumbnails import write_thumbnails
 
-    if options.source:
-        rest += ["--data.source", options.source]
+    rest += ["--data.source", options.source] if options.source else []
     settings = _data_settings(rest, "data check", DataConfig(root=options.root))
     report = check(settings, with_labels=options.with_labels)
-    if options.json:
-        _print_json(report)
-    else:
-        show_check(report)
+    if options.thumbnails:
+        _say(str(write_thumbnails(settings, options.thumbnails, with_labels=options.with_labels)))
+    _print_json(report) if options.json else show_check(report)
     return 0 if report["ok"] else 4
 
 
@@ -349,10 +347,9 @@ def quickstart(arguments: list[str]) -> int:
     return 0
 
 
-Verb = Callable[[list[str]], int]
 VERBS: Mapping[str, tuple[Verb, str]] = {
     "quickstart": (quickstart, "run the whole product once, on embedded real data"),
-    "architectures": (architectures, "list the systems"),
+    "architectures": (_elsewhere("gan_ray.catalogue", "architectures"), "list the systems"),
     "data": (data, "check a data set: gan-ray data check ROOT"),
     "train": (train, "train a system; the same --out resumes"),
     "sweep": (sweep, "search settings with Ray Tune and Optuna; the same --out resumes"),
@@ -364,6 +361,8 @@ VERBS: Mapping[str, tuple[Verb, str]] = {
     "serve": (serve, "serve bundles over HTTP"),
     "score": (score, "score a folder or prefix, exactly once per object"),
     "verify": (verify, "check a bundle"),
+    "doctor": (_elsewhere("gan_ray.doctor", "doctor"), "check a cluster, and say what to mend"),
+    "submit": (_elsewhere("gan_ray.submit", "submit"), "run a command as a Ray job: -- COMMAND"),
 }
 
 

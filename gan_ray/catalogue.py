@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from gan_ray import architectures
 from gan_ray.experiment import build_detector, make
+
+
+def command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
+    """Run the verb `architectures`; gives the exit code."""
+    options = parser.parse_args(arguments)
+    if options.json:
+        print(json.dumps({"architectures": rows()}, indent=1))
+    else:
+        show(rows())
+    return 0
 
 
 def rows() -> list[dict[str, Any]]:

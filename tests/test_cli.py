@@ -41,7 +41,8 @@ def test_help_comes_at_once_and_names_every_verb():
     text = run("--help").stdout
     assert time.monotonic() - began < 2  # the figure is 0.1 s; a torch import would take 2 and more
     for verb in ("quickstart", "architectures", "data", "train", "sweep", "select", "calibrate",
-                 "evaluate", "report", "export", "serve", "score", "verify"):  # fmt: skip
+                 "evaluate", "report", "export", "serve", "score", "verify", "doctor",
+                 "submit"):  # fmt: skip
         assert f"\n  {verb} " in text
 
 
