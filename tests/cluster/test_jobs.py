@@ -24,13 +24,17 @@ needs = pytest.mark.parametrize("job", sorted(NEEDS))
 def calls(job: str, folder: Path, *words: str, ends: int = 0, **settings: str) -> list[list[str]]:
     """Run the entry point with a `gan-ray` that writes down its words and ends with `ends`."""
     scribe = folder / "gan-ray"
-    scribe.write_text(f'#!/bin/sh\nfor word; do echo "$word"; done > "$0.$$"\nexit {ends}\n')
+    # One file, added to: times of files are too coarse to tell which call came first.
+    scribe.write_text(
+        f'#!/bin/sh\n{{ echo "= call"; for word; do echo "$word"; done; }} >> "$0.calls"\n'
+        f"exit {ends}\n"
+    )
     scribe.chmod(0o755)
     env = {"PATH": f"{folder}:{os.environ['PATH']}", **settings}
     done = subprocess.run(["sh", JOBS / f"{job}.sh", *words], env=env, capture_output=True)
     assert done.returncode == ends, done.stderr
-    written = sorted(folder.glob("gan-ray.*"), key=lambda path: path.stat().st_mtime_ns)
-    return [path.read_text().splitlines() for path in written]
+    _, *written = (folder / "gan-ray.calls").read_text().split("= call\n")
+    return [words.splitlines() for words in written]
 
 
 def test_every_entry_point_is_tested():
