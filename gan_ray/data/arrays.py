@@ -60,7 +60,7 @@ def _zipped(data: bytes, name: str) -> np.ndarray:
 
 
 def _image(file: IO[bytes], name: str) -> np.ndarray:
-    shape, fortran, dtype = _header(file, name)
+    shape, fortran, dtype = read_header(file, name)
     if dtype.kind not in "buif" or dtype.itemsize > 8:
         what = "objects, which are never loaded" if dtype.hasobject else f"values of type {dtype}"
         raise refusal(name, f"holds {what}", "Save booleans, integers or floats.")
@@ -82,7 +82,12 @@ def _image(file: IO[bytes], name: str) -> np.ndarray:
     return from_integers(values, name)
 
 
-def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an npy file: shape, whether columns come first, type.
+
+    Raises:
+        DataError: its version is unknown; numpy's parser raises what it likes on a damaged one.
+    """
     version = npy.read_magic(file)
     if version == (1, 0):
         return npy.read_array_header_1_0(file)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gan_ray.config import DataConfig
+from gan_ray.data.arrays import read_header
 from gan_ray.data.brightness import refusal
 from gan_ray.data.one_vs_rest import OneVsRest
 from gan_ray.data.tree import Tree, open_tree
@@ -95,9 +96,9 @@ def read_npy(content: bytes, name: str) -> np.ndarray:
     """
     file = io.BytesIO(content)
     try:
-        version = np.lib.format.read_magic(file)
-        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-        shape, by_columns, dtype = read[version[0]](file)
+        shape, by_columns, dtype = read_header(file, name)
+    except DataError:
+        raise
     except Exception as error:  # numpy's parser raises what it likes on damaged headers
         reason = f"is no npy array ({type(error).__name__}: {error})"
         raise refusal(name, reason, _GET_AGAIN) from None
