@@ -173,18 +173,18 @@ def pixel_intervals(
         inside[index] = np.bincount(abnormal_bin, minlength=bins)
         overlap[index] = np.bincount(abnormal_bin, region_weights(mask[None]), minlength=bins)
         outside[index] = everything - inside[index]
-    figures = {
-        "pixel_auroc": (auroc, inside),
-        "pixel_ap": (average_precision, inside),
-        best_dice.name: (best_dice, inside),
-    } | {name: (per_region_overlap(name, limit), overlap) for name, limit in LIMITS.items()}
-    values: dict[str, list[Array]] = {name: [] for name in figures}
+    overlaps = {name: per_region_overlap(name, limit) for name, limit in LIMITS.items()}
+    of_pixels = {"pixel_auroc": auroc, "pixel_ap": average_precision, best_dice.name: best_dice}
+    values: dict[str, list[Array]] = {name: [] for name in (*of_pixels, *overlaps)}
     bin_scores, bin_labels = np.tile(np.arange(bins), 2), np.repeat([1, 0], bins)
     for counts in _counts(labels, groups, resamples, seed):
         weights = counts.astype(np.float32)
-        for name, (metric, found) in figures.items():
-            pixels = np.concatenate([weights @ found, weights @ outside], axis=1)
-            values[name].append(metric.over(bin_labels, bin_scores, pixels))
+        normal = weights @ outside
+        for found, metrics in ((inside, of_pixels), (overlap, overlaps)):
+            pixels = np.concatenate([weights @ found, normal], axis=1)
+            images = resampled(bin_labels, bin_scores, pixels)
+            for name, metric in metrics.items():
+                values[name].append(metric.compute(images))
     return {name: _ends(np.concatenate(parts)) for name, parts in values.items()}
 
 

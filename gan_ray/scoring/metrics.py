@@ -252,9 +252,7 @@ def pixel_average_precision(masks: Array, maps: Array) -> float:
 
     Exact: AP is the mean over abnormal pixels of the precision at their own value.
     """
-    everything, abnormal = _sorted_pixels(masks, maps)
-    hits = len(abnormal) - np.searchsorted(abnormal, abnormal, "left")
-    called = len(everything) - np.searchsorted(everything, abnormal, "left")
+    hits, called = _at_abnormal_pixels(masks, maps)
     return float((hits / called).mean())
 
 
@@ -265,10 +263,8 @@ def pixel_best_dice(masks: Array, maps: Array) -> float:
     oracle's: the threshold is chosen with the masks, as nobody can in use. Exact: the best
     threshold is the value of an abnormal pixel.
     """
-    everything, abnormal = _sorted_pixels(masks, maps)
-    hits = len(abnormal) - np.searchsorted(abnormal, abnormal, "left")
-    called = len(everything) - np.searchsorted(everything, abnormal, "left")
-    return float((2 * hits / (len(abnormal) + called)).max())
+    hits, called = _at_abnormal_pixels(masks, maps)
+    return float((2 * hits / (len(hits) + called)).max())
 
 
 def check_pixels(masks: Array, maps: Array) -> None:
@@ -286,6 +282,13 @@ def check_pixels(masks: Array, maps: Array) -> None:
         )
     if not np.isfinite(maps).all():
         raise ArtifactError("an anomaly map is not finite: the detector diverged")
+
+
+def _at_abnormal_pixels(masks: Array, maps: Array) -> tuple[Array, Array]:
+    """Give how many abnormal pixels, and how many in all, are at or above each abnormal one."""
+    everything, abnormal = _sorted_pixels(masks, maps)
+    hits = len(abnormal) - np.searchsorted(abnormal, abnormal, "left")
+    return hits, len(everything) - np.searchsorted(everything, abnormal, "left")
 
 
 def _sorted_pixels(masks: Array, maps: Array) -> tuple[Array, Array]:
