@@ -7,11 +7,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
-from gan_ray import architectures
-from gan_ray.experiment import build_detector, make
-
 
 def command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     """Run the verb `architectures`; gives the exit code."""
@@ -25,6 +20,11 @@ def command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
 
 def rows() -> list[dict[str, Any]]:
     """Describe every system: variants, presets, streams, scores, parameters of each preset."""
+    import torch
+
+    from gan_ray import architectures
+    from gan_ray.experiment import build_detector, make
+
     table = []
     for name in architectures.names():
         detector = architectures.get(name)
