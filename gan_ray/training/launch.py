@@ -17,6 +17,7 @@ from gan_ray.errors import ClusterError, ConfigError
 from gan_ray.experiment import with_absolute_paths
 from gan_ray.storage.arrow import arrow_filesystem
 from gan_ray.storage.environment import environment
+from gan_ray.training.failures import out_of_memory
 from gan_ray.training.preflight import preflight
 from gan_ray.training.run import RunFolder
 from gan_ray.training.session import run_session
@@ -43,6 +44,7 @@ def train(
     Raises:
         ConfigError, DataError: found before any worker is asked for where possible.
         ClusterError: workers kept failing, or the cluster has no room for them.
+        OutOfMemoryError: of a worker's device, or of a node.
     """
     experiment = with_absolute_paths(experiment)  # workers run in other directories
     device = _local_device(experiment) if local else ""
@@ -132,7 +134,10 @@ def _train_on_cluster(experiment: Experiment[Any], run: RunFolder) -> None:
     )
     try:
         error = _interruptible(trainer.fit).return_value
-    except ray.train.TrainingFailedError as failure:
+    except (ray.train.TrainingFailedError, ray.exceptions.OutOfMemoryError) as failure:
+        full = out_of_memory(failure)
+        if full is not None:
+            raise full from failure
         raise ClusterError(
             f"training failed {train.max_failures + 1} times: {failure}. What was trained is kept; "
             "the same command goes on."

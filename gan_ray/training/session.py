@@ -11,6 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,12 +21,13 @@ from tensorboardX import SummaryWriter
 from gan_ray.config import Experiment, to_dict
 from gan_ray.data.sources import TrainingData, load_training
 from gan_ray.data.streams import Streams
-from gan_ray.errors import ConfigError
+from gan_ray.errors import ConfigError, OutOfMemoryError
 from gan_ray.experiment import build_detector
 from gan_ray.scoring.selection import Selection
-from gan_ray.training import distributed
-from gan_ray.training.loop import PRECISIONS, Report, fit
+from gan_ray.training import distributed, memory
+from gan_ray.training.loop import PRECISIONS, Report, fit, unwatched
 from gan_ray.training.pictures import Picture, write_curves, write_latent, write_samples
+from gan_ray.training.profile import Profile
 from gan_ray.training.run import RunFolder
 from gan_ray.training.state import Snapshot, encode
 from gan_ray.training.validation import Validation
@@ -47,11 +49,14 @@ def run_session(
         DataError: the data cannot be used, or are not those that the run began with.
         ConfigError: the data lack a stream that the architecture needs.
         DivergedError: a loss term stopped being finite.
+        OutOfMemoryError: images, a step or the look at held-out images did not fit.
     """
     train = experiment.train
     device = torch.device(device)
     torch.set_num_threads(train.threads)
-    data = load_training(experiment.data)
+    data = memory.attempt(
+        partial(load_training, experiment.data), torch.device("cpu"), _images_do_not_fit
+    )
     detector = build_detector(experiment)
     streams = Streams(
         data,
@@ -63,7 +68,16 @@ def run_session(
     )
     resume = run.newest()
     writer = _Writer(experiment, run, data, resume)
-    training = fit(detector, streams, train, seed=experiment.seed, device=device, resume=resume)
+    watched = train.profile and distributed.rank() == 0
+    training = fit(
+        detector,
+        streams,
+        train,
+        seed=experiment.seed,
+        device=device,
+        resume=resume,
+        watch=Profile(run, device) if watched else unwatched,
+    )
     figures: Mapping[str, float] | None = None
     while True:
         try:
@@ -71,13 +85,32 @@ def run_session(
         except StopIteration:
             break
         distributed.assert_in_sync(report.state.detector)
-        row, key = writer.write(report, device) if distributed.rank() == 0 else ({}, None)
+        row: dict[str, Any] = {}
+        key: str | None = None
+        if distributed.rank() == 0:
+            row, key = memory.attempt(
+                partial(writer.write, report, device), device, _look_does_not_fit
+            )
         row = _from_first_rank(row)
         figures = numbers(row)
         on_report(row, key)
         writer.resume_clock()
     if distributed.rank() == 0:
         writer.finish()
+
+
+def _images_do_not_fit(seen: memory.Shortage) -> OutOfMemoryError:
+    return seen.error(
+        "reading the images",
+        "Lower --data.image-size, or give each worker a node with more memory.",
+    )
+
+
+def _look_does_not_fit(seen: memory.Shortage) -> OutOfMemoryError:
+    return seen.error(
+        "looking at held-out images",
+        "Lower --train.look or --train.samples, or take a device with more memory.",
+    )
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:

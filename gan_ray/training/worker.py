@@ -8,9 +8,17 @@ import ray.train
 import ray.train.torch
 from ray.train import Checkpoint, CheckpointUploadMode
 
-from gan_ray.errors import ArtifactError, ConfigError, DataError, DivergedError, GanRayError
+from gan_ray.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    GanRayError,
+    OutOfMemoryError,
+)
 from gan_ray.experiment import parse
 from gan_ray.storage.arrow import arrow_filesystem
+from gan_ray.training import distributed
 from gan_ray.training.run import RunFolder
 from gan_ray.training.session import run_session
 
@@ -37,5 +45,9 @@ def train_worker(config: dict[str, Any]) -> GanRayError | None:
         device = ray.train.torch.get_device()
         run_session(experiment, run, device=device, on_report=on_report)
     except (ConfigError, DataError, ArtifactError, DivergedError) as error:
+        return error
+    except OutOfMemoryError as error:
+        if distributed.world_size() > 1:
+            raise  # the other ranks wait for this one; only a failure ends their waiting
         return error
     return None
