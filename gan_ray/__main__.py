@@ -145,29 +145,31 @@ def train(arguments: list[str]) -> int:
         rest = ["--help"]
     experiment = _settings(options.architecture, options.variant, options.preset, rest, "train")
     from gan_ray.config import fingerprint, to_dict
+    from gan_ray.training.run import identity
 
+    name = fingerprint(identity(experiment))
     if options.dry_run:
         from gan_ray.training.preflight import preflight
 
         for warning in preflight(experiment):
             _say(f"warning: {warning}")
-        _print_json({**to_dict(experiment), "fingerprint": fingerprint(experiment)})
+        _print_json({**to_dict(experiment), "fingerprint": name})
         return 0
     if not options.out:
         raise ConfigError("train needs a place for its run folder: add --out DIR or --out s3://…")
     from gan_ray.progress import ProgressLine
     from gan_ray.training.launch import train as launch
 
-    _say(f"{experiment.architecture}, experiment {fingerprint(experiment)}, into {options.out}")
-    line = ProgressLine(experiment.train.images)
-    run = launch(
-        experiment,
-        options.out,
-        local=options.local,
-        fresh=options.fresh,
-        progress=line,
-        say=_say,
-    )
+    _say(f"{experiment.architecture}, experiment {name}, into {options.out}")
+    with ProgressLine(experiment.train.images) as line:
+        run = launch(
+            experiment,
+            options.out,
+            local=options.local,
+            fresh=options.fresh,
+            progress=line,
+            say=_say,
+        )
     if options.json:
         rows = run.metrics()
         best = run.get_json("selection.json")
