@@ -52,6 +52,7 @@ def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str], settings: S
         concurrent=options.concurrent,
         objective=options.objective,
         progress=_say,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     if options.json:
         print(json.dumps(content, indent=1))
