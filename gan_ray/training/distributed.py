@@ -46,6 +46,14 @@ def minimum_(tensor: Tensor) -> None:
         dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
 
 
+def maximum(value: float, device: torch.device) -> float:
+    """Give the largest of the ranks' values; all ranks call it."""
+    largest = torch.tensor(float(value), dtype=torch.float64, device=device)
+    if world_size() > 1:
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return float(largest)
+
+
 def average_gradients_(parameters: Iterable[nn.Parameter]) -> None:
     """Average `.grad` over ranks; a parameter without a gradient counts as zero on every rank."""
     if world_size() == 1:

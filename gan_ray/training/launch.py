@@ -53,7 +53,7 @@ def train(
     run = RunFolder(out)
     run.claim(experiment, fresh=fresh)
     if local:
-        run_session(experiment, run, device=device, on_report=lambda row, key: progress(row))
+        run_session(experiment, run, device=device, on_report=lambda row, written: progress(row))
         return run
     connect()
     with _followed(run, progress):

@@ -30,6 +30,12 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def forget_peak(device: torch.device) -> None:
+    """Let the next peak of a GPU be that of what is to come."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def free_bytes(device: torch.device) -> int | None:
     """Give the bytes that can still be had; None where the system does not tell.
 
