@@ -23,8 +23,14 @@ try:
     _room(train, None, said.append, 1.0)
 except ClusterError as error:
     print("REFUSED", error)
-threading.Timer(2.0, cluster.add_node, kwargs={"num_cpus": 6}).start()
-print("ROOM", _room(train, None, said.append, 60.0), len(said))
+found = []
+waiting = threading.Thread(target=lambda: found.append(_room(train, None, said.append, 60.0)))
+waiting.start()
+while len(said) < 2:
+    time.sleep(0.1)
+cluster.add_node(num_cpus=6)
+waiting.join()
+print("ROOM", *found, len(said))
 print("SAID", said[0])
 print("AT ONCE", _room(train, 1, said.append, 60.0), len(said))
 ray.shutdown()
@@ -34,7 +40,7 @@ cluster.shutdown()
 
 def test_a_sweep_waits_for_nodes_that_join_and_not_for_ever():
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=200,
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=240,
         cwd=Path(__file__).resolve().parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

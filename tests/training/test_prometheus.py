@@ -40,8 +40,11 @@ def scraped() -> dict[str, list[tuple[dict[str, str], float]]]:
 
     (node,) = (node for node in ray.nodes() if node["Alive"])
     port = node["MetricsExportPort"]
-    with urlopen(f"http://{node['NodeManagerAddress']}:{port}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
+    try:
+        with urlopen(f"http://{node['NodeManagerAddress']}:{port}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError:  # the node's agent is late on a busy machine
+        return {}
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
     for line in lines:
         sample = re.fullmatch(r"ray_(gan_ray_\w+)\{(.*)\} (\S+)", line)
