@@ -206,13 +206,14 @@ def calibrate(arguments: list[str]) -> int:
     parser = _parser("calibrate")
     parser.add_argument("run")
     parser.add_argument("--fpr", type=float, default=0.05, help="share of normals flagged, (0, 1)")
+    about = "column of the manifest (scanner, site) whose values get thresholds of their own"
+    parser.add_argument("--by", default="", metavar="COLUMN", help=about)
     options = parser.parse_args(arguments)
     from gan_ray.artifacts.export import calibrate_run
-    from gan_ray.config import to_dict
+    from gan_ray.report.table import show_calibration
 
-    result = calibrate_run(options.run, fpr=options.fpr)
-    plain = {k: v for k, v in to_dict(result).items() if k != "scores"}
-    _print_json(plain) if options.json else _say(json.dumps(plain))
+    summary = calibrate_run(options.run, fpr=options.fpr, by=options.by).summary()
+    _print_json(summary) if options.json else show_calibration(summary)
     return 0
 
 
@@ -259,6 +260,7 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--name", default=None)
     parser.add_argument("--version", default="1")
     parser.add_argument("--fpr", type=float, default=None, help="default: as calibrated, or 0.05")
+    parser.add_argument("--by", default=None, metavar="COLUMN", help="strata; as calibrated, or ''")
     options = parser.parse_args(arguments)
     from gan_ray.artifacts.export import export as run
 
@@ -269,6 +271,7 @@ def export(arguments: list[str]) -> int:
         name=options.name,
         version=options.version,
         fpr=options.fpr,
+        by=options.by,
         formats=options.format,
     )
     _print_json({"bundle": str(bundle)}) if options.json else _say(f"bundle: {bundle}")
@@ -308,13 +311,15 @@ def score(arguments: list[str]) -> int:
     parser.add_argument("sink")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--maps", action="store_true")
+    parser.add_argument("--stratum", default="", help="scanner, site, ... that all images are of")
     options = parser.parse_args(arguments)
     from gan_ray.progress import ShardLines
     from gan_ray.scoring.batch import score_prefix
 
     bundle = _bundle(options.bundle, options.registry)
     result = score_prefix(bundle, options.source, options.sink, workers=options.workers,
-                          maps=options.maps, progress=ShardLines())  # fmt: skip
+                          maps=options.maps, stratum=options.stratum,
+                          progress=ShardLines())  # fmt: skip
     _print_json(result) if options.json else _say(json.dumps(result))
     return 0
 

@@ -122,8 +122,13 @@ def _model(model: Mapping[str, Any], index: int, source: Evaluation) -> dict[str
     return {
         "model": model,
         "counts": counts,
-        "promise": words.threshold_promise(**threshold) if threshold else None,
+        "promise": words.threshold_promise(
+            threshold["value"], fpr=threshold["fpr"], images=threshold["images"]
+        )
+        if threshold
+        else None,
         "outcome": words.threshold_outcome(model, counts) if counts else None,
+        "strata": [words.stratum_rate(row) for row in (threshold or {}).get("strata", ())],
         "histogram": Markup(charts.histogram(model)),
         "boxes": Markup(charts.boxes(model)),
         "gallery": gallery,

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gan_ray.report.words import model_name, p_value, verdict
+from gan_ray.report.words import model_name, number, p_value, share, stratum_rate, verdict
 
 _KINDS = ("sizes", "dtypes")
 _COLUMNS = (
@@ -30,11 +30,16 @@ def show_evaluation(evaluation: Mapping[str, Any]) -> None:
         view.add_row(Text(model_name(row)), *(_cell(row["metrics"].get(name)) for name in shown))
     console = _console()
     console.print(view)
+    for row in evaluation["models"]:
+        for stratum in (row["threshold"] or {}).get("strata", ()):
+            console.print(Text(f"{model_name(row)}, {stratum_rate(stratum)}"))
     for row in rows:
         if subjects := row["by_group"]:
+            names = ("image_auroc", "image_ap", "sensitivity", "specificity")
+            cells = (f"{name} {_cell(subjects[name])}" for name in names if name in subjects)
             console.print(
-                f"{model_name(row)}, by patient or group ({subjects['groups']}): image_auroc "
-                f"{_cell(subjects['image_auroc'])}, image_ap {_cell(subjects['image_ap'])}",
+                f"{model_name(row)}, by patient or group ({subjects['groups']}): "
+                f"{', '.join(cells)}",
                 markup=False,
                 highlight=False,
             )
@@ -45,6 +50,31 @@ def show_evaluation(evaluation: Mapping[str, Any]) -> None:
             f"(p {p_value(pair['p_value'])}, corrected {p_value(pair['p_holm'])})",
             markup=False,
             highlight=False,
+        )
+
+
+def show_calibration(summary: Mapping[str, Any]) -> None:
+    """Print a threshold with what it promises, and those of strata."""
+    console = _console()
+    rows = [("", summary), *summary["strata"].items()]
+    rows += [("mean of a group", summary["subjects"])] if summary["subjects"] else []
+    view = Table(box=None, pad_edge=False)
+    for head in (summary["by"] or "images", "threshold", "normals", "groups"):
+        view.add_column(head)
+    for head in ("flagged on average", "at most (95 %)", "id"):
+        view.add_column(head)
+    for name, row in rows:
+        shares = [share(row["bound"][key]) for key in ("expected", "upper")]
+        counts = [f"{row[key]:,}" for key in ("images", "groups")]
+        view.add_row(Text(name or "all"), number(row["threshold"], 6), *counts, *shares, row["id"])
+    console.print(view)
+    for name, images in summary["few"].items():
+        console.print(
+            Text(
+                f"{summary['by']} {name!r}: {images} held-out normals are too few for a threshold "
+                f"of its own at {share(summary['fpr'])}; it takes the common one, which promises "
+                "nothing for it alone"
+            )
         )
 
 
