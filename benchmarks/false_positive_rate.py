@@ -121,7 +121,8 @@ def main() -> None:
     for path in options.bundles:
         bundle = load_bundle(path)
         scores, groups = normals(bundle)
-        print("\n".join(rows(bundle.manifest.name, scores, groups, options.fpr)), flush=True)
+        name = f"{Path(bundle.experiment.data.root).stem}: {bundle.manifest.name}"
+        print("\n".join(rows(name, scores, groups, options.fpr)), flush=True)
 
 
 if __name__ == "__main__":
