@@ -24,6 +24,7 @@ def rows() -> list[dict[str, Any]]:
 
     from gan_ray import architectures
     from gan_ray.experiment import build_detector, make
+    from gan_ray.scoring.scores import offered
 
     table = []
     for name in architectures.names():
@@ -40,7 +41,7 @@ def rows() -> list[dict[str, Any]]:
                 "variants": list(detector.variants),
                 "presets": list(detector.presets),
                 "streams": list(detector.streams),
-                "scores": list(detector.scores),
+                "scores": list(offered(detector)),
                 "parameters": parameters,
                 "card": f"docs/systems/{name}.md",
             }

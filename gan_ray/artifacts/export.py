@@ -197,7 +197,7 @@ def _open(run: str | Path, checkpoint: Checkpoint, device: str) -> _Trained:
             f"{data.fingerprint}): its held-out normals are not known. Put the same images back "
             f"at --data.root {experiment.data.root}, or train again"
         )
-    named = replace(experiment.score, name=experiment.score.name or detector.scores[0])
+    named = replace(experiment.score, name=experiment.score.name or detector.score)
     score = fit_scales(named, detector, data.select, device=device)
     made = make_score(score, detector)
     return _Trained(

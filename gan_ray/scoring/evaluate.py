@@ -95,7 +95,7 @@ def evaluate(
             name=name,
             version=bundle.manifest.version,
             architecture=bundle.manifest.architecture,
-            score=bundle.score.name or bundle.detector.scores[0],
+            score=bundle.score.name or bundle.detector.score,
             judge=Scorer.from_bundle(bundle, device=device),
             test=tests[view],
             calibration=bundle.calibration,
