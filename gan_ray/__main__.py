@@ -223,6 +223,8 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("bundles", nargs="+", help="folder, s3://… or name@version")
     parser.add_argument("--out", required=True, help="folder for evaluation.json and cases.npz")
     parser.add_argument("--baselines", action="store_true", help="trivial detectors beside it")
+    about = "other scores of the same pass: name[,smooth=2][,top=0.01] …"
+    parser.add_argument("--heads", nargs="+", default=[], metavar="HEAD", help=about)
     options, rest = parser.parse_known_args(arguments)
     from gan_ray.artifacts.bundle import load_bundle
     from gan_ray.report.table import show_evaluation
@@ -233,7 +235,8 @@ def evaluate(arguments: list[str]) -> int:
     if rest:  # `--data.…` changes what the first bundle was trained on
         known = load_bundle(bundles[0]).experiment.data
         settings = _data_settings(rest, "evaluate", known)
-    result = run(bundles, settings, Path(options.out), baselines=options.baselines)
+    where, baselines = Path(options.out), options.baselines
+    result = run(bundles, settings, where, heads=options.heads, baselines=baselines)
     _print_json(result) if options.json else show_evaluation(result)
     return 0
 

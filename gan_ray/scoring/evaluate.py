@@ -27,6 +27,7 @@ from gan_ray.errors import ConfigError, DataError, StorageError
 from gan_ray.scoring.baselines import Judge, fit_baselines, untrained
 from gan_ray.scoring.calibration import Calibration, realised
 from gan_ray.scoring.comparison import compare
+from gan_ray.scoring.heads import head_name, judge_heads, make_heads
 from gan_ray.scoring.intervals import interval, intervals
 from gan_ray.scoring.metrics import DECISIONS, RANKING, Metric, auroc, average_precision
 from gan_ray.scoring.pixels import pixel_figures
@@ -47,6 +48,7 @@ class _Contestant:
     version: str
     architecture: str
     score: str
+    """Of a model, as `heads.head_name` writes it."""
     judge: Judge
     test: TestData
     calibration: Calibration | None = None
@@ -63,6 +65,7 @@ def evaluate(
     data: DataConfig | None,
     out: Path,
     *,
+    heads: Sequence[str] = (),
     baselines: bool = False,
     resamples: int = 1000,
     device: torch.device | str = "cpu",
@@ -71,14 +74,16 @@ def evaluate(
 
     `data` says where the images are; without it, where the first bundle's training found them.
     Size, channels and fit are each bundle's own, so bundles of different sizes meet on the same
-    files. `baselines` adds the trivial detectors and each bundle's own networks untrained.
+    files. `heads` are other scores of each bundle's evidence, as `scoring.heads` reads them, from
+    the same pass; to choose the best of them here is to tune to the test. `baselines` adds the
+    trivial detectors and each bundle's own networks untrained.
 
     Returns:
         The content of `evaluation.json`.
 
     Raises:
-        ConfigError: no bundle is given, or one needs the class of each image and they are not known
-            or not numbered as in its training.
+        ConfigError: no bundle is given, one cannot feed a head, or one needs the class of each
+            image and they are not known or not numbered as in its training.
         ArtifactError: a bundle is damaged.
         DataError: the test split cannot be used.
         StorageError: `out` cannot be written.
@@ -95,8 +100,10 @@ def evaluate(
             name=name,
             version=bundle.manifest.version,
             architecture=bundle.manifest.architecture,
-            score=bundle.score.name or bundle.detector.score,
-            judge=Scorer.from_bundle(bundle, device=device),
+            score=head_name(bundle.score, bundle.detector),
+            judge=Scorer.from_bundle(
+                bundle, device=device, heads=make_heads(heads, bundle.score, bundle.detector)
+            ),
             test=tests[view],
             calibration=bundle.calibration,
             strata=_strata(bundle, view),
@@ -195,6 +202,7 @@ def _judge(contestant: _Contestant, resamples: int) -> tuple[dict[str, Any], np.
         "architecture": contestant.architecture,
         "score": contestant.score,
         "metrics": {name: dataclasses.asdict(value) for name, value in metrics.items()},
+        "heads": judge_heads((contestant.score, scores), result.heads, test, resamples),
         "by_sublabel": _by_sublabel(test, scores, resamples),
         "by_group": _by_group(test, scores, resamples, calibration),
         "threshold": None
