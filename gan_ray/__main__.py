@@ -262,6 +262,7 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--format", default="safetensors")
     parser.add_argument("--name", default=None)
     parser.add_argument("--version", default="1")
+    parser.add_argument("--head", default="", help="another score: name[,smooth=2][,top=0.01]")
     parser.add_argument("--fpr", type=float, default=None, help="default: as calibrated, or 0.05")
     parser.add_argument("--by", default=None, metavar="COLUMN", help="strata; as calibrated, or ''")
     options = parser.parse_args(arguments)
@@ -276,6 +277,7 @@ def export(arguments: list[str]) -> int:
         fpr=options.fpr,
         by=options.by,
         formats=options.format,
+        head=options.head,
     )
     _print_json({"bundle": str(bundle)}) if options.json else _say(f"bundle: {bundle}")
     return 0
@@ -364,6 +366,7 @@ VERBS: Mapping[str, tuple[Verb, str]] = {
     "train": (train, "train a system; the same --out resumes"),
     "sweep": (sweep, "search settings with Ray Tune and Optuna; the same --out resumes"),
     "select": (select, "choose the best trial of a sweep without test labels"),
+    "heads": (_elsewhere("gan_ray.heads", "heads"), "rank a bundle's scores without labels"),
     "calibrate": (calibrate, "fit the threshold on held-out normals"),
     "evaluate": (evaluate, "open the test split: metrics with intervals"),
     "report": (report, "write one self-contained page"),

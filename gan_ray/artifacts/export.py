@@ -20,6 +20,7 @@ from gan_ray.data.transforms import preprocessing_hash
 from gan_ray.detector import Detector
 from gan_ray.errors import ArtifactError, ConfigError, unknown
 from gan_ray.scoring.calibration import Calibration, calibrate
+from gan_ray.scoring.heads import parse_head
 from gan_ray.scoring.scales import fit_scales
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
@@ -45,20 +46,23 @@ def export(
     fpr: float | None = None,
     by: str | None = None,
     formats: str = "safetensors",
+    head: str = "",
     device: str = "cpu",
 ) -> Path:
     """Write the bundle of a run's checkpoint to the folder `out`, as a whole or not at all.
 
     The threshold is set on held-out normals that neither training nor selection saw, for `fpr`,
     and one for each stratum that the column `by` of the manifest tells; left out, they are those of
-    the last `gan-ray calibrate`, or 0.05 and none. Up to 200 of these images and the golden images
-    are then scored by the trained detector and by the bundle read back.
+    the last `gan-ray calibrate`, or 0.05 and none. `head` is the score to ship, as `scoring.heads`
+    reads it, in place of the experiment's. Up to 200 of these images and the golden images are then
+    scored by the trained detector and by the bundle read back.
 
     Raises:
         ArtifactError: a score differs by more than 1e-4 or a decision flips (nothing is left
             behind), or the run has no usable checkpoint.
-        ConfigError: an unknown format, a name or version that cannot be one, `out` exists, other
-            data than the run's, too few held-out normals for `fpr`, or no strata in column `by`.
+        ConfigError: an unknown format, a head that cannot work, a name or version that cannot be
+            one, `out` exists, other data than the run's, too few held-out normals for `fpr`, or no
+            strata in column `by`.
     """
     for format_ in formats.split(","):
         if format_ not in _FORMATS:
@@ -70,7 +74,7 @@ def export(
                 "and underscores, beginning with a letter or digit"
             )
     refuse_existing(Path(out))
-    trained = _open(run, checkpoint, device)
+    trained = _open(run, checkpoint, device, head)
     rate, column = trained.stated
     calibration = _calibrate(trained, rate if fpr is None else fpr, column if by is None else by)
     images = golden_images(trained.detector.image)
@@ -186,7 +190,7 @@ class _Trained:
         return str(chosen["reason"])
 
 
-def _open(run: str | Path, checkpoint: Checkpoint, device: str) -> _Trained:
+def _open(run: str | Path, checkpoint: Checkpoint, device: str, head: str = "") -> _Trained:
     folder = RunFolder(run)
     detector, experiment, images = load_detector(folder, checkpoint)
     data = load_training(experiment.data)
@@ -198,7 +202,8 @@ def _open(run: str | Path, checkpoint: Checkpoint, device: str) -> _Trained:
             f"at --data.root {experiment.data.root}, or train again"
         )
     named = replace(experiment.score, name=experiment.score.name or detector.score)
-    score = fit_scales(named, detector, data.select, device=device)
+    chosen = parse_head(head, named, detector) if head else named
+    score = fit_scales(chosen, detector, data.select, device=device)
     made = make_score(score, detector)
     return _Trained(
         folder=folder,

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gan_ray.report.words import model_name, number, p_value, share, stratum_rate, verdict
+from gan_ray.report.words import (
+    HEADS,
+    model_name,
+    number,
+    p_value,
+    share,
+    stratum_rate,
+    verdict,
+)
 
 _KINDS = ("sizes", "dtypes")
 _COLUMNS = (
@@ -21,15 +29,8 @@ _COLUMNS = (
 def show_evaluation(evaluation: Mapping[str, Any]) -> None:
     """Print models and baselines with their 95 % intervals, and the paired verdicts."""
     rows = [*evaluation["models"], *evaluation["baselines"]]
-    shown = [name for name in _COLUMNS if any(name in row["metrics"] for row in rows)]
-    view = Table(box=None, pad_edge=False)
-    view.add_column("detector")
-    for name in shown:
-        view.add_column(name, justify="right")
-    for row in rows:
-        view.add_row(Text(model_name(row)), *(_cell(row["metrics"].get(name)) for name in shown))
     console = _console()
-    console.print(view)
+    console.print(_metrics("detector", {model_name(row): row["metrics"] for row in rows}))
     for row in evaluation["models"]:
         for stratum in (row["threshold"] or {}).get("strata", ()):
             console.print(Text(f"{model_name(row)}, {stratum_rate(stratum)}"))
@@ -43,7 +44,29 @@ def show_evaluation(evaluation: Mapping[str, Any]) -> None:
                 markup=False,
                 highlight=False,
             )
-    for pair in evaluation["paired"]:
+    _print_pairs(console, evaluation["paired"])
+    for model in evaluation["models"]:
+        if heads := model["heads"]:
+            others = {name: each["metrics"] for name, each in heads["figures"].items()}
+            named = {f"{heads['own']} (its own)": model["metrics"], **others}
+            console.print(_metrics(f"heads of {model_name(model)}", named))
+            _print_pairs(console, heads["paired"])
+            console.print(HEADS, markup=False, highlight=False)
+
+
+def _metrics(heading: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    shown = [name for name in _COLUMNS if any(name in metrics for metrics in rows.values())]
+    view = Table(box=None, pad_edge=False)
+    view.add_column(heading)
+    for name in shown:
+        view.add_column(name, justify="right")
+    for name, metrics in rows.items():
+        view.add_row(Text(name), *(_cell(metrics.get(key)) for key in shown))
+    return view
+
+
+def _print_pairs(console: Console, pairs: Sequence[Mapping[str, Any]]) -> None:
+    for pair in pairs:
         console.print(
             f"{pair['a']} - {pair['b']}, {pair['metric']}: {pair['difference']:+.4f} "
             f"[{pair['low']:+.4f}, {pair['high']:+.4f}]  {verdict(pair)}  "

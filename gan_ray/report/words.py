@@ -81,6 +81,13 @@ FURTHER = (
 )
 """Metrics that stand in a second, folded table."""
 
+HEADS = (
+    "Heads are other scores of the same networks, told apart here by test labels. To take the best"
+    " of them is to tune to these test images: a description, no choice. Choose a head by"
+    " `gan-ray heads`, which reads no label."
+)
+"""What stands beside every table of heads."""
+
 
 def number(value: Any, digits: int = 3) -> str:
     """Give a number as a reader wants it: three significant digits, or a dash for none."""
