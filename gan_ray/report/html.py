@@ -132,6 +132,7 @@ def _model(model: Mapping[str, Any], index: int, source: Evaluation) -> dict[str
         "heads": _heads(model),
         "histogram": Markup(charts.histogram(model)),
         "boxes": Markup(charts.boxes(model)),
+        "calibration": Markup(charts.calibration(model) or ""),
         "gallery": gallery,
         "scale": pictures.scale(*scale) if scale and f"maps_{index}" in source.cases else None,
     }

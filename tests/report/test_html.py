@@ -76,8 +76,8 @@ def test_ids_are_unique_so_that_no_figure_borrows_from_another(page):
 def test_every_figure_is_there(page, evaluation, run):
     cases = json.loads((evaluation / "evaluation.json").read_text())["models"]
     pictured = sum(len(model["cases"]) for model in cases)
-    # ROC and intervals; histogram and boxes of two models; eight curves; one search.
-    assert page.count("svg") == 2 + 2 * 2 + 8 + 1
+    # ROC and intervals; histogram, boxes and calibration of two models; eight curves; one search.
+    assert page.count("svg") == 2 + 3 * 2 + 8 + 1
     # Three pictures a case, two legends; restorations and drawings at two reports, the last walk.
     assert page.count("img") == 3 * pictured + 2 + 2 + 2 + 1
     assert pictured > 12
