@@ -9,7 +9,7 @@ from gan_ray.architectures.funetgan import FUNetGAN, FUNetGANConfig, Generator
 from gan_ray.blocks.attention import CBAM
 from gan_ray.blocks.unet import UNetCritic, UNetEncoder
 from gan_ray.config import from_dict, merge, to_dict
-from gan_ray.detector import Batch, ImageSpec, stage_fingerprint
+from gan_ray.detector import Batch, ImageSpec
 from gan_ray.losses.consistency import cutmix_mask, symmetric_beta
 
 FOUR = ("residual_attention", "residual", "convolutional_attention", "convolutional")
@@ -356,24 +356,3 @@ def test_every_weight_belongs_to_a_term():
     for name in ("critic", "generator", "encoder"):
         terms |= set(terms_of(exact(), name))
     assert {field.name for field in dataclasses.fields(FUNetGANConfig().weights)} == terms
-
-
-@pytest.mark.parametrize(
-    ("changes", "shared"),
-    [
-        ({"latent_bound": "linear"}, True),
-        ({"encoder_norm": "plain_instance"}, True),
-        ({"encoder_optimizer": {"lr": 1e-3}}, True),
-        ({"weights": {"features_pixel": 9.0}}, True),
-        ({"weights": {"consistency": 9.0}}, False),
-        ({"attention": "none"}, False),
-        ({"mix": "cutmix"}, False),
-    ],
-)
-def test_settings_of_the_encoder_leave_the_gan_stage_shared(changes, shared):
-    plain, changed = build(), build(**changes)
-    assert (stage_fingerprint(plain, "gan") == stage_fingerprint(changed, "gan")) is shared
-    if shared:
-        start = plain.networks.state_dict()
-        for key, value in changed.networks.state_dict().items():
-            assert key.startswith("encoder") or torch.equal(value, start[key])

@@ -8,7 +8,7 @@ from torch import nn
 from gan_ray.architectures.raccgan import RACCGAN, RACCGANConfig
 from gan_ray.blocks.attention import CBAM
 from gan_ray.config import from_dict, merge, to_dict
-from gan_ray.detector import Batch, ImageSpec, stage_fingerprint
+from gan_ray.detector import Batch, ImageSpec
 from gan_ray.errors import ConfigError
 from gan_ray.losses.penalties import gradient_penalty
 
@@ -381,60 +381,3 @@ def test_generator_waits_for_n_critic_critic_steps():
     assert (gan.scores, encoder.scores) == (False, True)
     rates = {step.name: step.optimizer.lr for step in (*gan.steps, *encoder.steps)}
     assert rates == {"critic": 4e-4, "generator": 1e-4, "encoder": 1e-4}
-
-
-@pytest.mark.parametrize(
-    ("changes", "shared"),
-    [
-        ({"conditioning": "film"}, True),
-        ({"label_policy": "predict"}, True),
-        ({"features": "pooled"}, True),
-        ({"weights": {"features": 9.0}}, True),
-        ({"weights": {"gradient_penalty": 9.0}}, False),
-        ({"attention": "none"}, False),
-        ({"norm": "none"}, False),
-        ({"n_critic": 2}, False),
-    ],
-)
-def test_settings_of_the_encoder_leave_the_gan_stage_shared(changes, shared):
-    plain, changed = build(), build(**changes)
-    assert (stage_fingerprint(plain, "gan") == stage_fingerprint(changed, "gan")) is shared
-    assert stage_fingerprint(plain, "encoder") != stage_fingerprint(changed, "encoder")
-    if shared:
-        assert same(state(plain, "generator", "critic"), state(changed, "generator", "critic"))
-
-
-def test_critic_separates_frozen_fakes_and_generator_climbs_a_frozen_critic():
-    detector = build()
-    for name, term in (("critic", "discrimination"), ("generator", "adversarial")):
-        step, network = step_of(detector, name), detector.networks[name]
-        detector.networks.requires_grad_(False)
-        network.requires_grad_(True)
-        optimizer = torch.optim.Adam(network.parameters(), lr=4e-3, betas=(0.0, 0.999))
-        history = []
-        for _ in range(25):
-            optimizer.zero_grad()
-            terms = step.loss(batch())
-            sum(detector.weights[k] * v for k, v in terms.items()).backward()
-            optimizer.step()
-            history.append(terms[term].item())
-        assert history[-1] < history[0] - 1
-
-
-def test_encoder_learns_to_reconstruct_what_the_frozen_generator_can_draw():
-    detector, data = build(norm="none", weights={"features": 0.01}), batch()
-    encoder, loss = detector.networks["encoder"], step_of(detector, "encoder").loss
-    detector.networks["generator"].eval()
-    with torch.no_grad():
-        drawn = detector.draw(data.gaussian(12).tanh(), CLASSES)
-    detector.networks.requires_grad_(False)
-    encoder.train().requires_grad_(True)
-    optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-2)
-    history = []
-    for _ in range(80):
-        optimizer.zero_grad()
-        term = loss(Batch({"normal": drawn, "class": CLASSES}))["image"]
-        term.backward()
-        optimizer.step()
-        history.append(term.item())
-    assert history[-1] < 0.1 * history[0]
