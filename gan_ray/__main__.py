@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from gan_ray import names
 from gan_ray.errors import CheckFailed, ConfigError, GanRayError, unknown
+from gan_ray.parser import Parser
 
 if TYPE_CHECKING:
     from gan_ray.config import DataConfig, Experiment
@@ -19,18 +20,12 @@ INTERRUPTED = 130
 Verb = Callable[[list[str]], int]
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are our errors (exit 2), without abbreviations."""
-
-    def __init__(self, verb: str, about: str) -> None:
-        super().__init__(prog=f"gan-ray {verb}", description=about, allow_abbrev=False)
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}. See `{self.prog} --help`.")
-
-
-def _parser(verb: str, *, with_json: bool = True, with_registry: bool = False) -> _Parser:
-    parser = _Parser(verb, VERBS[verb][1])
+def _parser(
+    verb: str, *, with_json: bool = True, with_registry: bool = False, with_names: bool = False
+) -> Parser:
+    parser = Parser(verb, VERBS[verb][1])
+    if with_names:
+        parser.add_show_names()
     if with_registry:
         about = "where name@version is looked up: directory or s3://bucket/prefix"
         parser.add_argument("--registry", default=None, metavar="URI", help=about)
@@ -103,7 +98,7 @@ def _elsewhere(module: str, verb: str) -> Verb:
 
 def data(arguments: list[str]) -> int:
     """Check a data set."""
-    parser = _parser("data")
+    parser = _parser("data", with_names=True)
     parser.add_argument("check", choices=["check"])
     parser.add_argument("root", nargs="?", default="", help="directory, zip or s3://bucket/prefix")
     parser.add_argument("--source", default="", help="layout of ROOT (default: folder)")
@@ -121,12 +116,14 @@ def data(arguments: list[str]) -> int:
     if options.thumbnails:
         _say(str(write_thumbnails(settings, options.thumbnails, with_labels=options.with_labels)))
     _print_json(report) if options.json else show_check(report)
+    if told := names.hint(json.dumps(report)):
+        _say(told.strip())
     return 0 if report["ok"] else 4
 
 
 def train(arguments: list[str]) -> int:
     """Train a system into a run folder; the same command resumes."""
-    parser = _parser("train")
+    parser = _parser("train", with_names=True)
     parser.add_argument("architecture")
     parser.add_argument("--variant", default="", help="member of the family")
     parser.add_argument("--preset", default="default", help="tiny, default or reference")
@@ -183,7 +180,7 @@ def sweep(arguments: list[str]) -> int:
     """Search settings with Ray Tune and Optuna; the same command resumes."""
     from tune_spaces.command import sweep as command
 
-    code: int = command(_parser("sweep"), arguments, _settings)
+    code: int = command(_parser("sweep", with_names=True), arguments, _settings)
     return code
 
 
@@ -219,7 +216,7 @@ def calibrate(arguments: list[str]) -> int:
 
 def evaluate(arguments: list[str]) -> int:
     """Open the test split: metrics with intervals, paired tests, baselines."""
-    parser = _parser("evaluate", with_registry=True)
+    parser = _parser("evaluate", with_registry=True, with_names=True)
     parser.add_argument("bundles", nargs="+", help="folder, s3://… or name@version")
     parser.add_argument("--out", required=True, help="folder for evaluation.json and cases.npz")
     parser.add_argument("--baselines", action="store_true", help="trivial detectors beside it")
@@ -285,7 +282,7 @@ def export(arguments: list[str]) -> int:
 
 def serve(arguments: list[str]) -> int:
     """Serve bundles over HTTP."""
-    parser = _parser("serve", with_json=False, with_registry=True)
+    parser = _parser("serve", with_json=False, with_registry=True, with_names=True)
     parser.add_argument("bundles", nargs="+", help="folder, s3://… or name@version")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
@@ -310,7 +307,7 @@ def serve(arguments: list[str]) -> int:
 
 def score(arguments: list[str]) -> int:
     """Score a folder or prefix, exactly once per object; the same command resumes."""
-    parser = _parser("score", with_registry=True)
+    parser = _parser("score", with_registry=True, with_names=True)
     parser.add_argument("bundle", help="folder, s3://… or name@version")
     parser.add_argument("source")
     parser.add_argument("sink")
@@ -393,10 +390,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in VERBS:
             raise ConfigError(unknown("verb", words[0], VERBS))
-        return VERBS[words[0]][0](words[1:])
+        with names.as_before():
+            return VERBS[words[0]][0](words[1:])
     except GanRayError as error:
         kind = "" if isinstance(error, CheckFailed) else f"{type(error).__name__}: "
-        _say(f"gan-ray: {kind}{error}")
+        _say(f"gan-ray: {kind}{error}{names.hint(str(error))}")
         return error.exit_code
     except KeyboardInterrupt:
         _say("gan-ray: interrupted; what is done is kept, the same command goes on.")

@@ -8,10 +8,23 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from gan_ray import names
 from gan_ray.errors import ClusterError
-from gan_ray.storage.environment import environment
+from gan_ray.storage.environment import environment as of_stores
 
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+
+
+def environment() -> dict[str, str]:
+    """Give the variables that workers need: the way to the stores, and what files are called.
+
+    For `runtime_env={"env_vars": environment()}`: Ray's workers do not inherit the driver's.
+    Whoever may inspect the cluster's jobs can read them: protect the cluster with a token.
+
+    Raises:
+        ConfigError: there is no usable key of pseudonyms, and none can be made.
+    """
+    return {**of_stores(), **names.environment()}
 
 
 def connect(*, num_cpus: int | None = None) -> None:
@@ -22,6 +35,7 @@ def connect(*, num_cpus: int | None = None) -> None:
 
     Raises:
         ClusterError: the cluster does not answer.
+        ConfigError: see `environment`.
     """
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     for name, value in _QUIET.items():
@@ -36,8 +50,7 @@ def connect(*, num_cpus: int | None = None) -> None:
 
     if ray.is_initialized():
         return
-    # Workers inherit nothing by themselves; secrets travel in the job's runtime environment, as
-    # Ray's own documentation has it: protect the cluster with a token.
+    # Secrets travel in the job's runtime environment, as Ray's own documentation has it.
     runtime_env = {"env_vars": environment()}
     try:
         if address == "local":

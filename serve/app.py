@@ -16,8 +16,8 @@ from ray.serve.handle import DeploymentHandle
 
 from gan_ray.artifacts.bundle import refuse_conditional
 from gan_ray.artifacts.store import resolve
+from gan_ray.cluster import environment
 from gan_ray.errors import ConfigError
-from gan_ray.storage.environment import environment
 from serve.api import api
 from serve.card import Card
 from serve.failures import Failure
@@ -77,9 +77,11 @@ def build(args: AppArgs) -> Application:
     """
     args.check_exposure()
     overload = BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S)
-    processes: dict[str, Any] = {"num_cpus": 1, "num_gpus": args.gpus_per_replica}
-    if storage := environment():
-        processes["runtime_env"] = {"env_vars": storage}
+    processes: dict[str, Any] = {
+        "num_cpus": 1,
+        "num_gpus": args.gpus_per_replica,
+        "runtime_env": {"env_vars": environment()},
+    }
     models: list[tuple[Card, Application]] = []
     for reference in args.bundles:
         folder = resolve(reference, args.registry)

@@ -9,6 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from gan_ray.names import trace
+
 logger = logging.getLogger("ray.serve")
 
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
@@ -59,7 +61,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def _broken(request: Request, error: Exception) -> JSONResponse:
-        # What went wrong is the operator's to read: a message could carry paths or file names.
-        logger.error("request %s failed", request.state.request_id, exc_info=error)
+        # The answer says nothing of it, and the log no more than where: a message could carry the
+        # names of files.
+        logger.error("request %s failed: %s", request.state.request_id, trace(error))
         hint = "report the request id to the operator, who finds the cause in the log"
         return answer(request, Failure(500, "INTERNAL", "the server failed", hint))

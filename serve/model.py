@@ -19,11 +19,14 @@ from gan_ray.artifacts.export import replay
 from gan_ray.data.readers import read_image
 from gan_ray.data.transforms import prepare, widen
 from gan_ray.errors import DataError, StorageError
+from gan_ray.names import Public
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.storage import ObjectMissing, open_store, split_uri
 from serve.settings import Limits
 
 T = TypeVar("T")
+
+_SENT = Public("image")
 
 READERS = 16  # images of a replica that are fetched and decoded at the same time
 
@@ -127,9 +130,9 @@ class Model:
             rows = list(job.pixels)
         elif job.uris:
             fetch = partial(_fetch, limit=self._limits.body_bytes)
-            rows = list(self._readers.map(lambda uri: self._row(fetch, uri, uri), job.uris))
+            rows = list(self._readers.map(lambda uri: self._row(fetch, uri, Public(uri)), job.uris))
         else:
-            rows = list(self._readers.map(lambda data: self._row(bytes, data, "image"), job.files))
+            rows = list(self._readers.map(lambda data: self._row(bytes, data, _SENT), job.files))
         return Images(rows, job, _milliseconds(start), time.perf_counter())
 
     def score(self, jobs: Sequence[Images]) -> list[Reply]:

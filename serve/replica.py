@@ -9,6 +9,7 @@ from ray import serve as ray_serve
 
 from gan_ray.artifacts.bundle import load_bundle
 from gan_ray.artifacts.store import resolve
+from gan_ray.names import trace
 from serve.model import Images, Job, Model, Reply
 from serve.settings import AppArgs
 
@@ -42,8 +43,13 @@ class Replica:
 
     async def score(self, job: Job) -> Reply:
         """Score the images of a job, as one batch with those of the jobs beside it."""
-        reply: Reply = await self._together(await asyncio.to_thread(self._model.read, job))
-        return reply
+        try:
+            reply: Reply = await self._together(await asyncio.to_thread(self._model.read, job))
+        except Exception as error:  # Ray logs what it is handed, and a message may name files
+            told = trace(error)
+        else:
+            return reply
+        raise RuntimeError(told)
 
     async def ready(self) -> None:
         """Score the golden images again; raises ArtifactError when they came out otherwise."""

@@ -62,8 +62,7 @@ def _zipped(data: bytes, name: str) -> np.ndarray:
 def _image(file: IO[bytes], name: str) -> np.ndarray:
     shape, fortran, dtype = read_header(file, name)
     if dtype.kind not in "buif" or dtype.itemsize > 8:
-        what = "objects, which are never loaded" if dtype.hasobject else f"values of type {dtype}"
-        raise refusal(name, f"holds {what}", "Save booleans, integers or floats.")
+        raise refusal(name, f"holds {kind_of(dtype)}", "Save booleans, integers or floats.")
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] != 3):
         raise refusal(name, f"holds an array of shape {list(shape)}", _ONE_IMAGE)
     refuse_size(shape[1], shape[0], name)
@@ -80,6 +79,13 @@ def _image(file: IO[bytes], name: str) -> np.ndarray:
     if dtype.kind == "u" and dtype.itemsize <= 2:
         return values.astype(dtype.newbyteorder("="), order="C")
     return from_integers(values, name)
+
+
+def kind_of(dtype: np.dtype[Any]) -> str:
+    """Say in a message what an array holds; fields have names, which may be anybody's."""
+    if dtype.hasobject:
+        return "objects, which are never loaded"
+    return "records" if dtype.names else f"values of type {dtype}"
 
 
 def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from gan_ray.errors import DataError
+from gan_ray.names import shown
 
 Unsigned: TypeAlias = np.dtype[np.uint8] | np.dtype[np.uint16]
 
@@ -17,8 +18,8 @@ REPLACE = "Replace the file by a readable one or take it out of the data set."
 
 
 def refusal(name: str, reason: str, remedy: str) -> DataError:
-    """Give the error for a file that cannot be used; a quoted name cannot break the sentence."""
-    return DataError(f"{name!r} {reason}. {remedy}")
+    """Give the error for a file that cannot be used; see `names.shown`."""
+    return DataError(f"{shown(name)} {reason}. {remedy}")
 
 
 def refuse_size(width: int, height: int, name: str) -> None:

@@ -18,6 +18,7 @@ from gan_ray.data.masks import binary
 from gan_ray.data.shortcuts import shortcut_aurocs, shortcut_warning
 from gan_ray.data.sources import Parts, open_source, shared_patients, training_items
 from gan_ray.errors import ConfigError, DataError
+from gan_ray.names import shown
 
 
 def check(data: DataConfig, *, with_labels: bool = False) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def check(data: DataConfig, *, with_labels: bool = False) -> dict[str, Any]:
         "classes": classes,
         "shortcuts": shortcuts,
         "streams": [part.removeprefix("train/") for part in parts if part.startswith("train/")],
-        "ignored": list(source.ignored),
+        "ignored": list(map(shown, source.ignored)),
         "warnings": findings.warnings,
         "errors": findings.errors,
     }
@@ -108,7 +109,7 @@ def _add_labels(
 def _compare_masks(masks: Mapping[Item, Item], findings: Findings) -> None:
     def look(item: Item) -> tuple[str, bool, bool]:
         image, mask = item.load()[1], binary(masks[item].load()[1])
-        return repr(masks[item].name), mask.shape == image.shape[:2], bool(mask.any())
+        return shown(masks[item].name), mask.shape == image.shape[:2], bool(mask.any())
 
     seen = list(each(list(masks), look))
     findings.errors.extend(str(fault) for fault in seen if isinstance(fault, DataError))
@@ -128,7 +129,7 @@ def _compare_masks(masks: Mapping[Item, Item], findings: Findings) -> None:
 
 def _find_oddities(looks: Mapping[str, Sequence[Look]], findings: Findings) -> None:
     everything = [one for part in looks.values() for one in part]
-    constant = [repr(one.item.name) for one in everything if one.constant]
+    constant = [shown(one.item.name) for one in everything if one.constant]
     if constant:
         findings.warnings.append(
             f"{len(constant)} image(s) have only one value: {some(constant)}. Leave them out."
@@ -138,7 +139,7 @@ def _find_oddities(looks: Mapping[str, Sequence[Look]], findings: Findings) -> N
             "images of 8 and of 16 bits are mixed; brightness is taken relative to the full range "
             "of each. Make sure that their brightness is comparable."
         )
-    stretched = [repr(one.item.name) for one in everything if one.stretched]
+    stretched = [shown(one.item.name) for one in everything if one.stretched]
     if stretched:
         findings.warnings.append(
             f"{len(stretched)} DICOM or NIfTI image(s) state no window or range, so that each goes "

@@ -13,10 +13,11 @@ from gan_ray.data.brightness import refusal
 from gan_ray.data.one_vs_rest import OneVsRest
 from gan_ray.data.tree import Tree, open_tree
 from gan_ray.errors import DataError
+from gan_ray.names import Public
 
 FILES = {
-    "train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
-    "test": ("test_batch.bin",),
+    "train": tuple(Public(f"data_batch_{number}.bin") for number in range(1, 6)),
+    "test": (Public("test_batch.bin"),),
 }
 RECORD = 1 + 3 * 32 * 32
 """Bytes of an image: its class, then 32 x 32 red, green and blue values."""

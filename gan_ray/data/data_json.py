@@ -26,8 +26,9 @@ from gan_ray.data.one_vs_rest import refuse_classes
 from gan_ray.data.splits import position
 from gan_ray.data.tree import Tree, open_tree, refuse_missing
 from gan_ray.errors import ConfigError, DataError
+from gan_ray.names import Public, shown
 
-FILES = ("data.json", "rsna_data.json", "vin_data.json")
+FILES = tuple(map(Public, ("data.json", "rsna_data.json", "vin_data.json")))
 FOLDERS = ("images", "train_png_512")
 
 _FORMAT = (
@@ -196,7 +197,7 @@ def _parse(content: bytes, name: str) -> dict[tuple[str, str], list[str]]:
             raise refusal(
                 name,
                 f"lists {len(twice)} image(s) more than once in {' and '.join(parts)}, the first "
-                f"is {twice[0]!r}",
+                f"is {shown(twice[0])}",
                 "Leave each in one list.",
             )
     return lists

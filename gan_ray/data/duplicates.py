@@ -10,6 +10,7 @@ import numpy as np
 from gan_ray.data.findings import NAMED, Findings, in_test, leaks, pairs, some
 from gan_ray.data.looks import Look
 from gan_ray.data.sketches import detail_correlation, most_similar
+from gan_ray.names import shown
 
 COPY, COPY_DETAIL = 0.999, 0.995
 """Least correlation of 32 x 32 area averages, and of their details, of two files of one picture.
@@ -29,7 +30,7 @@ def find_equal(looks: Parts, findings: Findings) -> None:
     where: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     for part, seen in looks.items():
         for one in seen:
-            where[one.digest].append((part, repr(one.item.name)))
+            where[one.digest].append((part, shown(one.item.name)))
     equal = [places for places in where.values() if len(places) > 1]
     leaking = [
         places
@@ -100,7 +101,7 @@ def _compare(training: Sequence[Look], others: Sequence[Look]) -> tuple[list[str
     copies, alike = [], []
     for row, agreement in zip(rows, detail, strict=True):
         one, twin = others[row], training[nearest[row]]
-        text = f"{twin.item.name!r} ({twin.size}) ~ {one.item.name!r} ({one.size})"
+        text = f"{shown(twin.item.name)} ({twin.size}) ~ {shown(one.item.name)} ({one.size})"
         if correlation[row] >= COPY and agreement >= COPY_DETAIL:
             copies.append(text)
         else:

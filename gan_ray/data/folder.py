@@ -14,6 +14,7 @@ from gan_ray.data.layout import ALLOWED, place
 from gan_ray.data.one_vs_rest import refuse_classes
 from gan_ray.data.tree import open_tree
 from gan_ray.errors import DataError
+from gan_ray.names import shown
 
 
 class Folder:
@@ -41,7 +42,7 @@ class Folder:
         if misplaced:
             raise DataError(
                 f"{len(misplaced)} file(s) below '{data.root}' lie where they have no meaning, the "
-                f"first is {misplaced[0]!r}. Allowed are {ALLOWED}. Move or remove them."
+                f"first is {shown(misplaced[0])}. Allowed are {ALLOWED}. Move or remove them."
             )
         self.grouped_by, self._group = grouping(data, self._tree)
         self._kinds = manifest_kinds(data, self._tree)
@@ -97,7 +98,7 @@ class Folder:
             if mask is None:
                 raise DataError(
                     f"there are {len(by_key)} masks below '{self._data.root}', but none for the "
-                    f"abnormal image {name!r}. A mask has the stem of its image and lies in "
+                    f"abnormal image {shown(name)}. A mask has the stem of its image and lies in "
                     "test/masks, or is ground_truth/<defect>/<stem>_mask.png. Add it, or remove "
                     "all masks."
                 )

@@ -9,12 +9,16 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gan_ray.config import DataConfig
 from gan_ray.data.tree import Tree
 from gan_ray.errors import ConfigError, DataError
+from gan_ray.names import shown
+
+COLUMNS = ("file", "split", "label", "group", "sublabel", "mask", "class")
+"""Columns of a manifest that mean something."""
 
 
 def grouping(data: DataConfig, tree: Tree) -> tuple[str, Callable[[str], str]]:
@@ -59,8 +63,8 @@ def manifest_column(
             return {}
         if "file" not in header or column not in header:
             raise DataError(
-                f"manifest '{data.manifest}' has the columns {', '.join(header) or 'none'}, but "
-                f"'file' and '{column}' are needed. Add or rename them in its first line."
+                f"manifest '{data.manifest}' has {told_columns(header)}, but 'file' and '{column}' "
+                "are needed. Add or rename them in its first line."
             )
         file, value = header.index("file"), header.index(column)
         cells = {row[file]: row[value] for row in rows if len(row) > max(file, value)}
@@ -97,10 +101,19 @@ def manifest_text(data: DataConfig, tree: Tree) -> str:
         ) from None
 
 
+def told_columns(header: Sequence[str]) -> str:
+    """Say in a message which columns a table has; other ones than ours may be a first row."""
+    known = [name for name in header if name in COLUMNS]
+    others = len(header) - len(known)
+    return f"the columns {', '.join(known) or 'none'} of ours" + (
+        f" and {others} other(s)" if others else ""
+    )
+
+
 def _from_manifest(manifest: str, groups: Mapping[str, str], name: str) -> str:
     if name not in groups:
         raise DataError(
-            f"manifest '{manifest}' has no group for {name!r}. Add a row for every image."
+            f"manifest '{manifest}' has no group for {shown(name)}. Add a row for every image."
         )
     return groups[name]
 
@@ -124,7 +137,7 @@ def _from_pattern(pattern: re.Pattern[str], name: str) -> str:
     match = pattern.search(name.rpartition("/")[2])
     if match is None or not match[1]:
         raise DataError(
-            f"data.group_pattern {pattern.pattern!r} finds no patient in the name of {name!r}. "
-            "Change it so that it fits every file name."
+            f"data.group_pattern {pattern.pattern!r} finds no patient in the name of "
+            f"{shown(name)}. Change it so that it fits every file name."
         )
     return match[1]

@@ -14,6 +14,7 @@ from gan_ray.data.brightness import refusal
 from gan_ray.data.one_vs_rest import OneVsRest
 from gan_ray.data.tree import Tree, open_tree
 from gan_ray.errors import DataError
+from gan_ray.names import Public, listed
 
 MAX_BYTES = 2**30
 """Largest array that is unpacked."""
@@ -38,10 +39,10 @@ def idx(data: DataConfig) -> OneVsRest:
 
 
 def _array(tree: Tree, stem: str, dimensions: int) -> np.ndarray:
-    name = next((name for name in (f"{stem}.gz", stem) if name in tree.names), "")
+    name = next((name for name in (Public(f"{stem}.gz"), Public(stem)) if name in tree.names), "")
     if not name:
         raise DataError(
-            f"there is no file '{stem}.gz' among {', '.join(tree.names[:8])}. Source 'idx' reads "
+            f"there is no file '{stem}.gz' among {listed(tree.names)}. Source 'idx' reads "
             "the images and labels of train and t10k: check --data.root."
         )
     return read_idx(tree.read(name), name, dimensions)

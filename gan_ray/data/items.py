@@ -33,7 +33,7 @@ class Item:
     """One image of a source; nothing of it is read until `load` is called."""
 
     name: str
-    """Where it lies in the source; appears in messages to the user and nowhere else."""
+    """Where it lies in the source; appears in messages alone, and there as `names.shown` says."""
     group: str
     """Patient, or the name itself where the source knows no patients."""
     load: Callable[[], tuple[bytes, np.ndarray]]
@@ -78,8 +78,11 @@ def array_item(name: str, pixels: np.ndarray) -> Item:
     return Item(name, name, lambda: (pixels.tobytes(), pixels))
 
 
-def pseudonym(content: bytes) -> str:
-    """Name a content by 12 hex digits of its sha256."""
+def digest(content: bytes) -> str:
+    """Give 12 hex digits of a sha256: the same for ever, so whoever has the content can make it.
+
+    Splits and fingerprints go by it; what leaves the process is `names.pseudonym` of it.
+    """
     return hashlib.sha256(content).hexdigest()[:12]
 
 
@@ -119,7 +122,7 @@ def decode(
 
     def look(item: Item) -> tuple[str, np.ndarray]:
         data, pixels = item.load()
-        return pseudonym(data), prepare(pixels, image, fit)
+        return digest(data), prepare(pixels, image, fit)
 
     rows = _room((len(items), image.channels, image.size, image.size), np.uint8, in_memory)
     ids: list[str] = []
@@ -138,7 +141,7 @@ def decode(
         ids.append(name)
     if faults:
         raise DataError(summary([str(fault) for fault in faults], len(items)))
-    groups = [pseudonym(item.group.encode()) for item in items]
+    groups = [digest(item.group.encode()) for item in items]
     return Split(
         rows,
         np.array(groups, dtype="<U12"),

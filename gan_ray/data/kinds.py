@@ -15,6 +15,7 @@ from gan_ray.data.groups import manifest_column
 from gan_ray.data.items import Item
 from gan_ray.data.tree import Tree
 from gan_ray.errors import ConfigError, DataError
+from gan_ray.names import shown
 
 UNKNOWN = -1
 """Class of an image whose kind is not told, or is none of the training normals'."""
@@ -32,7 +33,7 @@ def number_kinds(normal: Sequence[Item], data: DataConfig) -> Mapping[str, int]:
     if untold:
         raise DataError(
             f"{len(untold)} of {len(normal)} training normals have no class, the first is "
-            f"{untold[0]!r}. Fill the column class of the manifest for every normal image."
+            f"{shown(untold[0])}. Fill the column class of the manifest for every normal image."
         )
     kinds = sorted({item.kind for item in normal})
     if len(kinds) != data.class_count:
@@ -74,8 +75,9 @@ def refuse_unknown(items: Sequence[Item], numbers: Mapping[str, int]) -> None:
         first = strange[0]
         raise DataError(
             f"{len(strange)} image(s) have a class that no training normal has, or none; the "
-            f"first is {first.name!r} (class {first.kind!r}). Classes are {', '.join(numbers)}: "
-            "correct the column class of the manifest, or leave these images out."
+            f"first is {shown(first.name)} (class {first.kind!r}). Classes are "
+            f"{', '.join(numbers)}: correct the column class of the manifest, or leave these "
+            "images out."
         )
 
 

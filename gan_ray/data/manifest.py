@@ -19,12 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from gan_ray.config import DataConfig
-from gan_ray.data.groups import grouping, manifest_text
+from gan_ray.data.groups import grouping, manifest_text, told_columns
 from gan_ray.data.items import Item, Labels, are_kinds, file_item
 from gan_ray.data.kinds import manifest_kinds
 from gan_ray.data.one_vs_rest import refuse_classes
 from gan_ray.data.tree import Tree, open_tree, refuse_missing
 from gan_ray.errors import DataError
+from gan_ray.names import shown
 
 MANIFEST = "manifest.csv"
 
@@ -82,8 +83,8 @@ class Manifest:
         if abnormal:
             raise DataError(
                 f"{len(abnormal)} row(s) of '{self._file}' are abnormal training images, the first "
-                f"is {abnormal[0]!r}. Systems train on normals and on a mix: give these and some "
-                "normals the split unlabeled, or leave them out."
+                f"is {shown(abnormal[0])}. Systems train on normals and on a mix: give these and "
+                "some normals the split unlabeled, or leave them out."
             )
         validation = self._in("val")
         return {
@@ -135,7 +136,7 @@ class Manifest:
         if without:
             raise DataError(
                 f"'{self._file}' names a mask for {len(masks)} abnormal images, but none for "
-                f"{without[0]!r}. Fill the column mask for all abnormal images or for none."
+                f"{shown(without[0])}. Fill the column mask for all abnormal images or for none."
             )
         refuse_missing(list(masks.values()), self._tree, self._file)
         found = {name: file_item(mask, mask, self._tree.read) for name, mask in masks.items()}
@@ -155,8 +156,8 @@ class Manifest:
         told = {_LABELS.get(text) for text in self._rows[name].told if text}
         if len(told) != 1 or None in told:
             raise DataError(
-                f"'{self._file}' does not say whether {name!r} is normal: its label must be one of "
-                f"{', '.join(_LABELS)}, and agree with its split."
+                f"'{self._file}' does not say whether {shown(name)} is normal: its label must be "
+                f"one of {', '.join(_LABELS)}, and agree with its split."
             )
         return int(*told)  # type: ignore[arg-type]
 
@@ -176,14 +177,14 @@ def _read(data: DataConfig, tree: Tree) -> tuple[Sequence[str], dict[str, _Row]]
         header = table.fieldnames or []
         if not {"file", "split"} <= set(header):
             raise DataError(
-                f"'{data.manifest}' has the columns {', '.join(header) or 'none'}, but source "
-                "'csv' needs 'file', 'split' and 'label'. Add or rename them in its first line."
+                f"'{data.manifest}' has {told_columns(header)}, but source 'csv' needs "
+                " 'file', 'split' and 'label'. Add or rename them in its first line."
             )
         for cells in table:
             name = path(cells["file"] or "")
             if name in rows:
                 raise DataError(
-                    f"'{data.manifest}' has two rows for {name!r}. Leave one of them out."
+                    f"'{data.manifest}' has two rows for {shown(name)}. Leave one of them out."
                 )
             rows[name] = _row(cells, path, name, data.manifest)
     except csv.Error as error:
@@ -199,8 +200,8 @@ def _row(cells: Mapping[str, str | None], path: Callable[[str], str], name: str,
         part = _SPLITS[split]
     else:
         raise DataError(
-            f"'{file}' gives {name!r} the split {cells['split']!r}, but train, unlabeled, val and "
-            "test are known. Correct the column split."
+            f"'{file}' gives {shown(name)} the split {shown(cells['split'] or '')}, but train, "
+            "unlabeled, val and test are known. Correct the column split."
         )
     label, sublabel, mask = (
         (cells.get(key) or "").strip() for key in ("label", "sublabel", "mask")

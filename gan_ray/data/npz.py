@@ -13,11 +13,12 @@ from collections.abc import Callable
 import numpy as np
 
 from gan_ray.config import DataConfig
-from gan_ray.data.arrays import read_header
+from gan_ray.data.arrays import kind_of, read_header
 from gan_ray.data.brightness import refusal
 from gan_ray.data.one_vs_rest import OneVsRest
 from gan_ray.data.tree import Tree, open_tree
 from gan_ray.errors import DataError
+from gan_ray.names import Public, listed, why
 
 MAX_BYTES = 2**30
 """Largest array that is unpacked; judged by what the archive's directory says."""
@@ -50,7 +51,7 @@ def _arrays(root: str) -> Tree:
         return tree  # the root is the npz itself, which is a zip
     found = [name for name in tree.names if name.lower().endswith(".npz")]
     if len(found) != 1:
-        some = ", ".join(found[:8])
+        some = listed(found)
         raise DataError(
             f"there are {len(found)} npz files in '{root}'{f' ({some})' if some else ''}, but "
             "source 'npz' reads one. Name it with --data.root."
@@ -58,7 +59,7 @@ def _arrays(root: str) -> Tree:
     try:
         archive = zipfile.ZipFile(io.BytesIO(tree.read(found[0])))
     except zipfile.BadZipFile as error:
-        raise refusal(found[0], f"is no npz file ({error})", _GET_AGAIN) from None
+        raise refusal(found[0], f"is no npz file ({why(error)})", _GET_AGAIN) from None
     return Tree(tuple(archive.namelist()), _member_of(archive))
 
 
@@ -72,8 +73,7 @@ def _member_of(archive: zipfile.ZipFile) -> Callable[[str], bytes]:
         try:
             return archive.read(name)
         except Exception as error:  # a zip can be broken in many ways: zlib, CRC, passwords
-            reason = f"cannot be unpacked ({type(error).__name__}: {error})"
-            raise refusal(name, reason, _GET_AGAIN) from None
+            raise refusal(name, f"cannot be unpacked ({why(error)})", _GET_AGAIN) from None
 
     return read
 
@@ -82,8 +82,8 @@ def _array(arrays: Tree, name: str) -> np.ndarray:
     if name not in arrays.names:
         raise DataError(
             f"there is no array {name.removesuffix('.npy')!r} among "
-            f"{', '.join(other.removesuffix('.npy') for other in arrays.names[:8])}. Source 'npz' "
-            "reads MedMNIST's names: train_images, train_labels and so on."
+            f"{listed(arrays.names)}. Source 'npz' reads MedMNIST's names: "
+            "train_images, train_labels and so on."
         )
     return read_npy(arrays.read(name), name)
 
@@ -100,10 +100,9 @@ def read_npy(content: bytes, name: str) -> np.ndarray:
     except DataError:
         raise
     except Exception as error:  # numpy's parser raises what it likes on damaged headers
-        reason = f"is no npy array ({type(error).__name__}: {error})"
-        raise refusal(name, reason, _GET_AGAIN) from None
+        raise refusal(name, f"is no npy array ({why(error)})", _GET_AGAIN) from None
     if dtype.hasobject or dtype.kind not in "buif":
-        raise refusal(name, f"holds {dtype} instead of numbers", "Save plain numbers.")
+        raise refusal(name, f"holds {kind_of(dtype)} instead of numbers", "Save plain numbers.")
     count = int(np.prod(shape, dtype=object))
     if count * dtype.itemsize != len(content) - file.tell():
         raise refusal(name, f"does not hold the {count:,} values it announces", _GET_AGAIN)
@@ -112,7 +111,7 @@ def read_npy(content: bytes, name: str) -> np.ndarray:
 
 
 def _images(arrays: Tree, part: str) -> np.ndarray:
-    name = f"{part}_images.npy"
+    name = Public(f"{part}_images.npy")
     images = _array(arrays, name)
     grey = images.ndim == 3
     if not grey and not (images.ndim == 4 and images.shape[3] == 3):
@@ -131,7 +130,7 @@ def _images(arrays: Tree, part: str) -> np.ndarray:
 
 
 def _classes(arrays: Tree, part: str) -> np.ndarray:
-    name = f"{part}_labels.npy"
+    name = Public(f"{part}_labels.npy")
     labels = _array(arrays, name)
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise refusal(

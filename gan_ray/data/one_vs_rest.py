@@ -11,6 +11,7 @@ from gan_ray.config import DataConfig
 from gan_ray.data.items import Item, Labels, array_item
 from gan_ray.data.splits import position
 from gan_ray.errors import ConfigError, DataError
+from gan_ray.names import Public
 
 MIXED_NORMALS = 1 / 3
 """Share of the training normals that goes into the unlabeled mix."""
@@ -109,7 +110,7 @@ class OneVsRest:
 
     def _items(self, part: str) -> list[Item]:
         return [
-            array_item(f"{part}/{index:05d}", pixels)
+            array_item(Public(f"{part}/{index:05d}"), pixels)
             for index, pixels in enumerate(self._images(part))
         ]
 

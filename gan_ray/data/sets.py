@@ -14,9 +14,9 @@ class Split:
     images: np.ndarray
     """[N, C, S, S], uint8 or uint16; in memory, or mapped from a file when large."""
     groups: np.ndarray
-    """[N] strings: pseudonym of the patient (or file) an image belongs to."""
+    """[N] strings: digest of the patient (or file) an image belongs to; never written as it is."""
     ids: np.ndarray
-    """[N] strings: pseudonym of an image, the first 12 hex digits of its file's sha256."""
+    """[N] strings: digest of an image's file; never written as it is."""
     classes: np.ndarray
     """[N] int64: the kind of normal image that each is or would be, numbered as those of the
     training normals; 0 where all are of one kind, -1 where the kind is not known. Known apart from

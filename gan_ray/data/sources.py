@@ -19,7 +19,7 @@ from gan_ray.data.data_json import DataJson
 from gan_ray.data.digits import digits
 from gan_ray.data.folder import Folder
 from gan_ray.data.idx import idx
-from gan_ray.data.items import Item, Labels, decode
+from gan_ray.data.items import Item, Labels, decode, digest
 from gan_ray.data.kinds import UNKNOWN, classes_of, number_kinds, refuse_unknown
 from gan_ray.data.manifest import Manifest
 from gan_ray.data.masks import load_masks
@@ -31,6 +31,7 @@ from gan_ray.data.svhn import svhn
 from gan_ray.data.transforms import preprocessing_hash, widen
 from gan_ray.detector import ImageSpec
 from gan_ray.errors import ConfigError, DataError, unknown
+from gan_ray.names import shown
 
 __all__ = ["Source", "Split", "TestData", "TrainingData", "load_test", "load_training"]
 
@@ -235,7 +236,7 @@ def shared_patients(first: Iterable[Item], second: Iterable[str]) -> str:
     """Name the groups of the items that also occur in `second`, at most ten; empty if none do."""
     names = shared((item.group for item in first), second)
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(repr(name) for name in names[:10]) + more
+    return ", ".join(shown(name, digest(name.encode())) for name in names[:10]) + more
 
 
 def _refuse_shared_patients(parts: Parts, test_groups: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from gan_ray.data.brightness import refusal
 from gan_ray.data.one_vs_rest import OneVsRest
 from gan_ray.data.tree import Tree, open_tree
 from gan_ray.errors import DataError
+from gan_ray.names import Public, listed
 
 MAX_BYTES = 2**30
 """Largest array that is unpacked."""
@@ -36,10 +37,10 @@ def svhn(data: DataConfig) -> OneVsRest:
 
 
 def _variable(tree: Tree, part: str, variable: str) -> np.ndarray:
-    name = f"{part}_32x32.mat"
+    name = Public(f"{part}_32x32.mat")
     if name not in tree.names:
         raise DataError(
-            f"there is no file '{name}' among {', '.join(tree.names[:8])}. Source 'svhn' reads "
+            f"there is no file '{name}' among {listed(tree.names)}. Source 'svhn' reads "
             "the cropped digits train_32x32.mat and test_32x32.mat: check --data.root."
         )
     return read_mat(tree.read(name), name, variable)

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from gan_ray.data.brightness import refusal
 from gan_ray.data.layout import SPLIT_FOLDERS
 from gan_ray.errors import DataError
+from gan_ray.names import shown, why
 from gan_ray.storage import open_store
 
 MAX_FILE_BYTES = 512 * 2**20
@@ -68,7 +69,7 @@ def refuse_missing(names: Sequence[str], tree: Tree, told_by: str) -> None:
     if missing:
         raise DataError(
             f"{len(missing)} of the {len(names)} images that '{told_by}' names here are not "
-            f"there, the first is {missing[0]!r}. Add the files, or correct the list."
+            f"there, the first is {shown(missing[0])}. Add the files, or correct the list."
         )
 
 
@@ -89,7 +90,7 @@ def _directory(root: Path) -> Tree:
             _refuse_huge(name, path.stat().st_size)
             return path.read_bytes()
         except OSError as error:
-            raise _unreadable(name, error.strerror or str(error)) from None
+            raise _unreadable(name, error.strerror or why(error)) from None
 
     return Tree(_tidy(names), read)
 
@@ -113,13 +114,13 @@ def _zipped(path: Path) -> Tree:
         try:
             return archive.read(entries[name])
         except Exception as error:  # a zip can be broken in many ways: zlib, CRC, passwords
-            raise _unreadable(name, f"{type(error).__name__}: {error}") from None
+            raise _unreadable(name, why(error)) from None
 
     return Tree(_tidy(entries), read)
 
 
 def _stored(uri: str) -> Tree:
-    store = open_store(uri)
+    store = open_store(uri, private=True)
     sizes = {entry.key: entry.size for entry in store.list()}
 
     def read(name: str) -> bytes:

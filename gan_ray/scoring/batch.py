@@ -17,12 +17,13 @@ import numpy as np
 
 from gan_ray.artifacts.bundle import Bundle, load_bundle, read_verified, refuse_conditional
 from gan_ray.artifacts.manifest import MANIFEST
-from gan_ray.cluster import connect
+from gan_ray.cluster import connect, environment
 from gan_ray.data.suffixes import IMAGE_SUFFIXES
 from gan_ray.errors import ClusterError, ConfigError, GanRayError
-from gan_ray.scoring.ledger import Job, Plan, commit, done, read_rows, settle
+from gan_ray.names import are_shown, key_name
+from gan_ray.scoring.ledger import Job, Plan, Planned, commit, done, read_rows, settle
 from gan_ray.scoring.scorer import FileResult, Scorer
-from gan_ray.storage import Entry, ObjectUnusable, environment, open_store
+from gan_ray.storage import ObjectUnusable, open_store
 from gan_ray.storage.uris import parse
 
 __all__ = ["IMAGE_SUFFIXES", "read_rows", "score_prefix"]
@@ -49,12 +50,13 @@ def score_prefix(
     """Score the images below `source` into `sink`, and give a summary; the same call resumes.
 
     Rows come as Parquet, one part per shard (`read_rows` gives them all); with `maps`, anomaly maps
-    as float16 [S, S] in `maps/KEY.npy`. `stratum` names the scanner, site, ... that all images are
-    of; one without a threshold of its own is judged by the common one. An image that cannot be
-    read, or that changed or went away after the listing, becomes a row with `error`. A store that
-    cannot be reached stops the job. A worker that dies is replaced, and loses at most the shard it
-    was at. `progress` sees `objects` (done), `total`, `failed` (in this call) and `seconds` after
-    each shard.
+    as float16 [S, S] in `maps/ID.npy`. Ids of objects are pseudonyms (`ledger.object_id`); their
+    addresses are written only where names are shown (see `names`). `stratum` names the scanner,
+    site, ... that all images are of; one without a threshold of its own is judged by the common
+    one. An image that cannot be read, or that changed or went away after the listing, becomes a row
+    with `error`. A store that cannot be reached stops the job. A worker that dies is replaced, and
+    loses at most the shard it was at. `progress` sees `objects` (done), `total`, `failed` (in this
+    call) and `seconds` after each shard.
 
     Raises:
         ArtifactError: the bundle is not as its manifest says.
@@ -84,6 +86,8 @@ def score_prefix(
         manifest_digest=manifest.digest,
         preprocessing=manifest.preprocessing,
         maps=maps,
+        pseudonym_key=key_name(),
+        with_names=are_shown(),
         shard_size=shard_size,
         suffixes=tuple(suffix.lower() for suffix in image_suffixes),
         stratum=stratum,
@@ -126,7 +130,8 @@ class ShardScorer:
     def __init__(self, files: Mapping[str, bytes], job: Job, sink: str) -> None:
         """Take the bundle's files by value, so that nodes need no disk in common."""
         self._files, self._job = files, job
-        self._source, self._sink = open_store(job.source), open_store(sink)
+        self._source = open_store(job.source, private=True)
+        self._sink = open_store(sink)
         self._threads = ThreadPoolExecutor(_THREADS)
 
     def prepare(self) -> tuple[int, int]:
@@ -134,7 +139,7 @@ class ShardScorer:
         _ = self._model
         return 0, 0
 
-    def score(self, shard: int, entries: Sequence[Entry]) -> tuple[int, int]:
+    def score(self, shard: int, objects: Sequence[Planned]) -> tuple[int, int]:
         """Score the objects of a shard and commit them; give how many have a score, how many not.
 
         Raises:
@@ -142,14 +147,18 @@ class ShardScorer:
         """
         bundle, scorer = self._model
         rows: list[dict[str, object]] = []
-        for group in self._read_ahead(entries):
-            readable = [(e.key, content) for e, content in group if isinstance(content, bytes)]
-            results = scorer.score_files(readable, maps=self._job.maps)
-            self._keep_maps(results)
-            by_key = {result.name: result for result in results}
-            for entry, content in group:
-                missing = FileResult(entry.key, error=str(content))
-                rows.append(self._row(entry, by_key.get(entry.key, missing), bundle))
+        for group in self._read_ahead(objects):
+            readable = [
+                (one, one.key, content)
+                for one, content in group
+                if one.key is not None and isinstance(content, bytes)
+            ]
+            results = scorer.score_files([row[1:] for row in readable], maps=self._job.maps)
+            by_id = {one.id: result for (one, *_), result in zip(readable, results, strict=True)}
+            self._keep_maps(by_id)
+            for one, content in group:
+                missing = FileResult(one.id, error=str(content))
+                rows.append(self._row(one, by_id.get(one.id, missing), bundle))
         commit(self._sink, shard, rows)
         failed = sum(row["error"] is not None for row in rows)
         return len(rows) - failed, failed
@@ -162,34 +171,39 @@ class ShardScorer:
             bundle = load_bundle(folder)
         return bundle, Scorer.from_bundle(bundle, batch_size=_AT_ONCE)
 
-    def _read_ahead(self, entries: Sequence[Entry]) -> Iterator[list[tuple[Entry, bytes | str]]]:
+    def _read_ahead(
+        self, objects: Sequence[Planned]
+    ) -> Iterator[list[tuple[Planned, bytes | str]]]:
         """Give objects with their contents, some at a time, while the next ones are being read."""
 
-        def begin(at: int) -> list[tuple[Entry, Future[bytes | str]]]:
-            group = entries[at : at + _AT_ONCE]
-            return [(entry, self._threads.submit(self._read, entry)) for entry in group]
+        def begin(at: int) -> list[tuple[Planned, Future[bytes | str]]]:
+            group = objects[at : at + _AT_ONCE]
+            return [(one, self._threads.submit(self._read, one)) for one in group]
 
         reading = begin(0)
-        for at in range(_AT_ONCE, len(entries) + _AT_ONCE, _AT_ONCE):
+        for at in range(_AT_ONCE, len(objects) + _AT_ONCE, _AT_ONCE):
             current, reading = reading, begin(at)
-            yield [(entry, content.result()) for entry, content in current]
+            yield [(one, content.result()) for one, content in current]
 
-    def _read(self, entry: Entry) -> bytes | str:
+    def _read(self, planned: Planned) -> bytes | str:
+        if planned.key is None:
+            return f"no object #{planned.id} in {self._source.uri}: it went away after the listing."
         try:
-            return self._source.get(entry.key, etag=entry.etag)
+            return self._source.get(planned.key, etag=planned.etag)
         except ObjectUnusable as error:  # any other StorageError concerns the whole store
             return str(error)
 
-    def _row(self, entry: Entry, result: FileResult, bundle: Bundle) -> dict[str, object]:
+    def _row(self, planned: Planned, result: FileResult, bundle: Bundle) -> dict[str, object]:
         score, error = result.score, result.error
         if score is not None and not math.isfinite(score):
-            score, error = None, f"{entry.key!r} has the score {score}: do not trust this model."
+            score, error = None, f"#{planned.id} has the score {score}: do not trust this model."
         job, calibration = self._job, bundle.calibration if score is not None else None
         judge = calibration and calibration.of(job.stratum)
         scores = np.array([score], np.float64)
         return {
-            "uri": f"{self._source.uri}/{entry.key}",
-            "etag": entry.etag,
+            "id": planned.id,
+            "uri": f"{self._source.uri}/{planned.key}" if job.with_names else None,
+            "etag": planned.etag,
             "score": score,
             "p_value": judge and float(judge.p_values(scores)[0]),
             "abnormal": judge and bool(judge.abnormal(scores)[0]),
@@ -201,16 +215,16 @@ class ShardScorer:
             "preprocessing": job.preprocessing,
         }
 
-    def _keep_maps(self, results: Sequence[FileResult]) -> None:
+    def _keep_maps(self, results: Mapping[str, FileResult]) -> None:
         """Write maps before the rows that speak of them; a repetition writes the same again."""
 
-        def write(result: FileResult) -> None:
+        def write(name: str, result: FileResult) -> None:
             if result.map is not None:
                 buffer = io.BytesIO()
                 np.save(buffer, result.map.astype(np.float16), allow_pickle=False)
-                self._sink.put(f"maps/{result.name}.npy", buffer.getvalue())
+                self._sink.put(f"maps/{name}.npy", buffer.getvalue())
 
-        list(self._threads.map(write, results))
+        list(self._threads.map(write, results, results.values()))
 
 
 def _score_shards(

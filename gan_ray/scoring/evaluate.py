@@ -24,6 +24,7 @@ from gan_ray.config import DataConfig, fingerprint
 from gan_ray.data.sources import TestData, load_test, load_training
 from gan_ray.data.strata import strata_of_test
 from gan_ray.errors import ConfigError, DataError, StorageError
+from gan_ray.names import pseudonym, pseudonyms
 from gan_ray.scoring.baselines import Judge, fit_baselines, untrained
 from gan_ray.scoring.calibration import Calibration, realised
 from gan_ray.scoring.comparison import compare
@@ -216,10 +217,10 @@ def _judge(contestant: _Contestant, resamples: int) -> tuple[dict[str, Any], np.
         },
         "roc": {"fpr": false_alarms.tolist(), "tpr": hits.tolist()},
         "scores": {
-            "ids": test.split.ids.tolist(),
+            "ids": pseudonyms(test.split.ids),
             "labels": labels.tolist(),
             "sublabels": test.sublabels.tolist(),
-            "groups": groups.tolist(),
+            "groups": pseudonyms(groups),
             "values": scores.tolist(),
             "p_values": None if calibration is None else p_values.tolist(),
             "abnormal": None if calibration is None else called.tolist(),
@@ -286,7 +287,7 @@ def _cases(
             cases.append(
                 {
                     "outcome": outcome,
-                    "id": str(test.split.ids[index]),
+                    "id": pseudonym(str(test.split.ids[index])),
                     "sublabel": str(test.sublabels[index]),
                     "score": float(scores[index]),
                     "row": len(cases),

@@ -1,8 +1,9 @@
 """The ledger of a batch job: which objects it scores, and which of them are done. No Ray here.
 
-    SINK/plan.json, SINK/parts/00000000.parquet, ..., SINK/maps/KEY.npy
+    SINK/plan.json, SINK/parts/00000000.parquet, ..., SINK/maps/ID.npy
 
-The plan fixes the listing, so that a resumed job scores the same objects. Plan and parts are
+The plan fixes the listing, so that a resumed job scores the same objects. It names them by their
+pseudonyms, which a resumed job finds again in a new listing with the same key. Plan and parts are
 written on the condition that they are absent: whoever comes second, be it another job or a worker
 that was believed dead, changes nothing.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
@@ -20,11 +22,13 @@ import pyarrow.parquet as pq
 from gan_ray.config import config, from_dict, to_dict
 from gan_ray.data.suffixes import names_image
 from gan_ray.errors import ConfigError, DataError, StorageError
+from gan_ray.names import OBJECT_DIGITS, pseudonym
 from gan_ray.storage import Entry, ObjectMissing, Store, open_store
 
 SCHEMA = pa.schema(
     [
-        ("uri", pa.string()),
+        ("id", pa.string()),  # `object_id`
+        ("uri", pa.string()),  # null unless names are shown
         ("etag", pa.string()),  # of the content that was scored
         ("score", pa.float64()),  # null where there is an error
         ("p_value", pa.float64()),  # null without calibration, too
@@ -57,6 +61,10 @@ class Job:
     """Its way from a file's pixels to the networks."""
     maps: bool
     """Whether anomaly maps are kept."""
+    pseudonym_key: str
+    """Name of the key that the ids are made with."""
+    with_names: bool
+    """Whether rows hold the addresses of the objects."""
     shard_size: int
     """Objects per shard: what one worker takes, and one part holds."""
     suffixes: tuple[str, ...]
@@ -66,41 +74,71 @@ class Job:
 
 
 @config
-class Plan:
-    """A job and its objects, in the order of their keys."""
+class _Document:
+    """A plan as it is written: without the names of objects."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     """Layout of this document."""
     job: Job
     """What is done to them."""
     passed_over: int
     """Objects of the source that are no images by their names."""
     objects: tuple[tuple[str, int, str], ...]
-    """Key, size and etag of each."""
+    """Id, size and etag of each, in the order of their keys."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An object that a job scores."""
+
+    id: str
+    key: str | None
+    """Where it is in the source; None where a later listing did not find it any more."""
+    etag: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job and its objects, in the order of their keys."""
+
+    job: Job
+    passed_over: int
+    objects: Sequence[Planned]
 
     @property
     def shards(self) -> int:
         """How many shards there are."""
-        return -(-len(self.objects) // self.job.shard_size)
+        return _shards(self.job, len(self.objects))
 
-    def shard(self, index: int) -> list[Entry]:
+    def shard(self, index: int) -> Sequence[Planned]:
         """Give the objects of a shard."""
         start = index * self.job.shard_size
-        return [Entry(*found) for found in self.objects[start : start + self.job.shard_size]]
+        return self.objects[start : start + self.job.shard_size]
+
+
+def object_id(key: str) -> str:
+    """Give the pseudonym of an object: long enough for the largest bucket."""
+    return pseudonym(key, OBJECT_DIGITS)
 
 
 def settle(sink: Store, job: Job) -> Plan:
     """Give the plan in `sink`, after making it from a listing when there is none.
 
+    The source is listed again where shards are left, to learn the keys of their ids.
+
     Raises:
         ConfigError: the sink holds another job.
         DataError: there is no image in the source.
     """
+    listing: list[Entry] | None = None
     if not sink.exists(_PLAN):
+        listing, passed_over = _list(job)
+        objects = tuple((object_id(entry.key), entry.size, entry.etag) for entry in listing)
+        made = _Document(job=job, passed_over=passed_over, objects=objects)
         # Somebody else may be quicker: what counts is what is read back.
-        sink.put(_PLAN, json.dumps(to_dict(_list(job))).encode(), if_absent=True)
-    plan = _read_plan(sink)
-    mine, theirs = to_dict(job), to_dict(plan.job)
+        sink.put(_PLAN, json.dumps(to_dict(made)).encode(), if_absent=True)
+    document = _read_plan(sink)
+    mine, theirs = to_dict(job), to_dict(document.job)
     if mine != theirs:
         other = ", ".join(
             f"{name} {theirs[name]!r} (now {mine[name]!r})"
@@ -109,9 +147,15 @@ def settle(sink: Store, job: Job) -> Plan:
         )
         raise ConfigError(
             f"sink {sink.uri} holds the rows of another job: {other}. Choose an empty sink, or "
-            "repeat the command that began it."
+            "repeat the command that began it (pseudonym_key: with the same "
+            "GAN_RAY_PSEUDONYM_KEY; with_names: with or without --show-names)."
         )
-    return plan
+    if listing is None:
+        left = len(done(sink)) < _shards(job, len(document.objects))
+        listing = _list(job)[0] if left else []
+    keys = {object_id(entry.key): entry.key for entry in listing}
+    planned = [Planned(name, keys.get(name), etag) for name, _, etag in document.objects]
+    return Plan(job, document.passed_over, planned)
 
 
 def done(sink: Store) -> set[int]:
@@ -142,24 +186,29 @@ def _part(shard: int) -> str:
     return f"{_PARTS}{shard:08d}.parquet"
 
 
-def _list(job: Job) -> Plan:
-    objects, passed_over = [], 0
-    for entry in open_store(job.source).list():
+def _shards(job: Job, objects: int) -> int:
+    return -(-objects // job.shard_size)
+
+
+def _list(job: Job) -> tuple[list[Entry], int]:
+    """Give the images of the source, and how many other objects there are."""
+    images, passed_over = [], 0
+    for entry in open_store(job.source, private=True).list():
         if names_image(entry.key, job.suffixes):
-            objects.append((entry.key, entry.size, entry.etag))
+            images.append(entry)
         else:
             passed_over += 1
-    if not objects:
+    if not images:
         raise DataError(
             f"there is no image in {job.source} ({passed_over} other objects): images end in "
             f"{', '.join(filter(None, job.suffixes))}. Check the address."
         )
-    return Plan(job=job, passed_over=passed_over, objects=tuple(objects))
+    return images, passed_over
 
 
-def _read_plan(sink: Store) -> Plan:
+def _read_plan(sink: Store) -> _Document:
     try:
-        return from_dict(Plan, json.loads(sink.get(_PLAN)))
+        return from_dict(_Document, json.loads(sink.get(_PLAN)))
     except ObjectMissing:
         raise StorageError(
             f"{sink.uri} holds no batch job (no {_PLAN}): give the SINK of `gan-ray score`."

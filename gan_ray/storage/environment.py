@@ -20,8 +20,7 @@ _FORWARDED = (
 def environment() -> dict[str, str]:
     """Give the variables that other processes need to reach the same stores.
 
-    For `runtime_env={"env_vars": environment()}`: Ray's workers do not inherit the driver's.
-    Whoever may inspect the cluster's jobs can read them; nodes with their own roles need none.
+    Nodes with their own roles need none.
     """
     return {name: os.environ[name] for name in _FORWARDED if name in os.environ}
 

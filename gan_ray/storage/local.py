@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from gan_ray.errors import StorageError
+from gan_ray.names import shown, why
 from gan_ray.storage.store import Entry, ObjectMissing, ObjectUnusable
 from gan_ray.storage.uris import Location
 
@@ -26,18 +27,19 @@ class LocalStore:
     (fsync) before they count.
     """
 
-    def __init__(self, location: Location) -> None:
-        """Take the parsed address of the directory."""
+    def __init__(self, location: Location, *, private: bool = False) -> None:
+        """Take the parsed address of the directory; see `open_store`."""
         self.uri = location.uri
         self._root = Path(location.path)
+        self._private = private
 
     def get(self, key: str, *, etag: str = "") -> bytes:
         """Give the content; see `Store.get`."""
         with self._reading(key) as file:
             if etag and _etag(os.fstat(file.fileno())) != etag:
                 raise ObjectMissing(
-                    f"{self.uri}/{key} changed after it was listed. Start a new job to read the "
-                    "new content."
+                    f"{self._at(key)} changed after it was listed. Start a new job to read the new "
+                    "content."
                 )
             return file.read()
 
@@ -76,20 +78,23 @@ class LocalStore:
         with self._reading(key) as source:
             _write_atomically(path, lambda file: shutil.copyfileobj(source, file, 2**20))
 
+    def _at(self, key: str) -> str:
+        return f"{shown(key) if self._private else repr(key)} in {self.uri}"
+
     def _path(self, key: str, *, follow: bool = False) -> Path:
         """Give the file of a key; with `follow` the one that a link stands for."""
         plain = PurePosixPath(key)
         odd = str(plain) != key or plain.is_absolute() or "\0" in key
         if odd or not plain.parts or ".." in plain.parts or plain.name.startswith(PARTIAL):
             raise ObjectUnusable(
-                f"key '{key}' is not usable in {self.uri}: keys are relative, without empty, '.' "
+                f"key {self._at(key)} is not usable: keys are relative, without empty, '.' "
                 f"and '..' parts, and do not begin with '{PARTIAL}'. Rename the object."
             )
         path = self._root / key
         real = Path(os.path.realpath(path if follow else path.parent))
         if not real.is_relative_to(self._root):
             raise ObjectUnusable(
-                f"key '{key}' leads out of {self.uri} through a link: only what lies inside is "
+                f"key {self._at(key)} leads out of it through a link: only what lies inside is "
                 "read or written. Copy the files there, or give the directory that holds them."
             )
         return real if follow else real / plain.name
@@ -99,7 +104,7 @@ class LocalStore:
         with self._reported(key):
             path = self._path(key, follow=True)
             if not path.is_file():  # a folder, a pipe, a device: opening might never return
-                raise ObjectMissing(f"no object '{key}' in {self.uri}: check the name.")
+                raise ObjectMissing(f"no object {self._at(key)}: check the name.")
             with path.open("rb") as file:
                 yield file
 
@@ -110,9 +115,9 @@ class LocalStore:
         except OSError as error:
             kind = ObjectUnusable if isinstance(error, PermissionError) else StorageError
             raise kind(
-                f"cannot use '{key}' in {self.uri}: {error}. Check that the path "
-                "exists, that its permissions allow it, and that the disk has room."
-            ) from error
+                f"cannot use {self._at(key)}: {why(error) if self._private else error}. Check that "
+                "the path exists, that its permissions allow it, and that the disk has room."
+            ) from (None if self._private else error)
 
     def _write(
         self, key: str, fill: Callable[[BinaryIO], object], *, if_absent: bool = False
@@ -144,14 +149,14 @@ class LocalStore:
             return key + "/"
         if child.is_dir():
             raise StorageError(
-                f"'{key}' in {self.uri} is a link to a directory, which a listing does not follow. "
+                f"{self._at(key)} is a link to a directory, which a listing does not follow. "
                 "Replace it by the directory itself (a bind mount will do)."
             )
         try:
             key.encode()
         except UnicodeEncodeError:
             raise StorageError(
-                f"name {key!r} in {self.uri} is not UTF-8, as keys must be. Rename the file."
+                f"name {self._at(key)} is not UTF-8, as keys must be. Rename the file."
             ) from None
         return key
 

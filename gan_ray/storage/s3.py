@@ -15,6 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 
 from gan_ray.errors import StorageError
+from gan_ray.names import shown, why
 from gan_ray.storage.environment import environment, s3_endpoint, s3_region
 from gan_ray.storage.store import Entry, ObjectMissing, ObjectUnusable
 from gan_ray.storage.uris import Location
@@ -43,11 +44,12 @@ class S3Store:
     A store travels between processes as an address, without client and credentials.
     """
 
-    def __init__(self, location: Location) -> None:
-        """Take the parsed address of the prefix."""
+    def __init__(self, location: Location, *, private: bool = False) -> None:
+        """Take the parsed address of the prefix; see `open_store`."""
         self.uri = location.uri
         self._location = location
         self._base = f"{location.path}/" if location.path else ""
+        self._private = private
 
     @property
     def _client(self) -> Any:
@@ -61,12 +63,7 @@ class S3Store:
         """Give some of the bytes; see `Store.get_range`."""
         if length == 0:
             return b""
-        try:
-            return self._read(key, Range=f"bytes={start}-{start + length - 1}")
-        except StorageError as error:
-            if _code(error.__cause__) == "InvalidRange":
-                return b""
-            raise
+        return self._read(key, Range=f"bytes={start}-{start + length - 1}")
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Write the content; see `Store.put`."""
@@ -127,11 +124,14 @@ class S3Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._client.download_file(target["Bucket"], target["Key"], str(path))
 
+    def _at(self, key: str) -> str:
+        return f"{shown(key) if self._private else repr(key)} in {self.uri}"
+
     def _target(self, key: str) -> dict[str, str]:
         # urllib3 resolves dot segments before sending: such a key would leave the prefix.
         if not key or not {".", ".."}.isdisjoint((self._base + key).split("/")):
             raise ObjectUnusable(
-                f"key '{key}' is not usable in {self.uri}: keys have no '.' and '..' parts. "
+                f"key {self._at(key)} is not usable: keys have no '.' and '..' parts. "
                 "Rename the object."
             )
         return {"Bucket": self._location.bucket, "Key": self._base + key}
@@ -139,7 +139,12 @@ class S3Store:
     def _read(self, key: str, **options: str) -> bytes:
         with self._reported(key):
             for attempt in range(ATTEMPTS):
-                answer = self._client.get_object(**self._target(key), **options)
+                try:
+                    answer = self._client.get_object(**self._target(key), **options)
+                except ClientError as error:
+                    if _code(error) == "InvalidRange":  # beyond the end
+                        return b""
+                    raise
                 try:
                     content: bytes = answer["Body"].read()
                     return content
@@ -154,19 +159,21 @@ class S3Store:
         try:
             yield
         except (ClientError, BotoCoreError, Boto3Error, OSError) as error:
-            code = _code(error)
+            code, cause = _code(error), None if self._private else error
             if code in _MISSING:
-                raise ObjectMissing(f"no object '{key}' in {self.uri}: check the name.") from error
+                raise ObjectMissing(f"no object {self._at(key)}: check the name.") from cause
             if code == "PreconditionFailed":
                 raise ObjectMissing(
-                    f"{self.uri}/{key} changed after it was listed. Start a new job to read the "
-                    "new content."
-                ) from error
+                    f"{self._at(key)} changed after it was listed. Start a new job to read the new "
+                    "content."
+                ) from cause
+            # Boto's texts, and those of servers, quote addresses.
+            told = f"{why(error)} {code}".strip() if self._private else str(error)
             server = s3_endpoint() or "Amazon S3"
             remedy = _REMEDIES.get(code, "Check the network, AWS_ENDPOINT_URL and AWS_REGION.")
             raise StorageError(
-                f"cannot use '{key}' in {self.uri} at {server}: {error}. {remedy}"
-            ) from error
+                f"cannot use {self._at(key)} at {server}: {told}. {remedy}"
+            ) from cause
 
 
 @lru_cache(maxsize=8)

@@ -82,8 +82,11 @@ class Store(Protocol):
         ...
 
 
-def open_store(uri: str) -> Store:
+def open_store(uri: str, *, private: bool = False) -> Store:
     """Give the store at `dir`, `file:///dir` or `s3://bucket/prefix`; nothing is contacted yet.
+
+    The keys of a `private` store are names of somebody's files: messages name them as
+    `names.shown` says.
 
     S3 takes server, region and credentials from the usual `AWS_*` variables.
 
@@ -94,7 +97,7 @@ def open_store(uri: str) -> Store:
     if location.scheme == "file":
         from gan_ray.storage.local import LocalStore
 
-        return LocalStore(location)
+        return LocalStore(location, private=private)
     from gan_ray.storage.s3 import S3Store  # boto3 is slow to import
 
-    return S3Store(location)
+    return S3Store(location, private=private)

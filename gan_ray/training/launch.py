@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
-from gan_ray.cluster import connect
+from gan_ray.cluster import connect, environment
 from gan_ray.config import Experiment, TrainConfig, to_dict
 from gan_ray.errors import ClusterError, ConfigError
 from gan_ray.experiment import with_absolute_paths
 from gan_ray.storage.arrow import arrow_filesystem
-from gan_ray.storage.environment import environment
 from gan_ray.training.failures import out_of_memory
 from gan_ray.training.preflight import preflight
 from gan_ray.training.run import RunFolder

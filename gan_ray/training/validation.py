@@ -23,6 +23,7 @@ from gan_ray.data.transforms import to_unit
 from gan_ray.detector import Batch, Detector
 from gan_ray.errors import ConfigError
 from gan_ray.experiment import image_spec
+from gan_ray.names import pseudonyms
 from gan_ray.scoring.features import FeatureNetwork
 from gan_ray.scoring.scales import fit_scales
 from gan_ray.scoring.scorer import Result, Scorer
@@ -80,9 +81,9 @@ class Look:
     """Colour scale of the maps, the same at all reports."""
 
     def table(self) -> bytes:
-        """Give the scores as a Parquet file: columns `split`, `id`, `score`."""
+        """Give the scores as a Parquet file: columns `split`, `id` (pseudonym), `score`."""
         parts = [
-            pa.table({"split": [name] * len(scores), "id": list(split.ids), "score": scores})
+            pa.table({"split": [name] * len(scores), "id": pseudonyms(split.ids), "score": scores})
             for name, (split, scores) in self.scores.items()
         ]
         sink = io.BytesIO()

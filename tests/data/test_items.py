@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from gan_ray.data.items import array_item, decode, file_item, pseudonym
+from gan_ray.data.items import array_item, decode, digest, file_item
 from gan_ray.detector import ImageSpec
 from gan_ray.errors import DataError
 from tests.data.trees import noise, png
@@ -30,10 +30,10 @@ def test_images_keep_the_order_and_pixels_of_their_items():
     assert len(split) == 40
 
 
-def test_ids_are_the_digests_of_the_files_and_groups_are_pseudonyms():
+def test_ids_are_the_digests_of_the_files_and_groups_are_digests():
     split = decode(items(EIGHT, "Doe^Jane"), IMAGE, "resize")
     assert split.ids[3] == hashlib.sha256(EIGHT["03"]).hexdigest()[:12]
-    assert set(split.groups) == {pseudonym(b"Doe^Jane")}
+    assert set(split.groups) == {digest(b"Doe^Jane")}
 
 
 @pytest.mark.parametrize("first", [EIGHT, SIXTEEN])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gan_ray import names
 from gan_ray.artifacts.bundle import load_bundle, read_verified
 from gan_ray.artifacts.manifest import MANIFEST
 from gan_ray.errors import ClusterError, ConfigError, DataError, StorageError
@@ -50,6 +51,8 @@ def job_of(bundle: Path, source: Path | str, **changes) -> ledger.Job:
         "manifest_digest": manifest.digest,
         "preprocessing": manifest.preprocessing,
         "maps": False,
+        "pseudonym_key": names.key_name(),
+        "with_names": True,
         "shard_size": 4,
         "suffixes": IMAGE_SUFFIXES,
     }
@@ -69,7 +72,7 @@ def test_the_plan_fixes_the_listing_and_cuts_it_into_shards(bundle: Path, tmp_pa
     (tmp_path / "in" / "UPPER.PNG").write_bytes(png(99))
     sink, job = open_store(str(tmp_path / "out")), job_of(bundle, tmp_path / "in")
     plan = ledger.settle(sink, job)
-    assert [key for key, _, _ in plan.objects] == ["UPPER.PNG", *keys]
+    assert [planned.key for planned in plan.objects] == ["UPPER.PNG", *keys]
     assert plan.passed_over == 1
     assert [len(plan.shard(shard)) for shard in range(plan.shards)] == [4, 4, 3]
     (tmp_path / "in" / "later.png").write_bytes(png(5))
@@ -119,7 +122,7 @@ def test_rows_hold_the_scores_of_the_scorer_and_where_they_come_from(bundle: Pat
     np.testing.assert_array_equal(rows["p_value"], loaded.calibration.p_values(scores))
     np.testing.assert_array_equal(rows["abnormal"], loaded.calibration.abnormal(scores))
     assert rows["uri"].to_pylist() == [f"file://{tmp_path.resolve()}/in/{key}" for key in keys]
-    assert rows["etag"].to_pylist() == [etag for _, _, etag in plan.objects]
+    assert rows["etag"].to_pylist() == [planned.etag for planned in plan.objects]
     assert rows["error"].null_count == 40
     manifest = loaded.manifest
     for column, value in {
@@ -130,7 +133,9 @@ def test_rows_hold_the_scores_of_the_scorer_and_where_they_come_from(bundle: Pat
         "threshold": loaded.calibration.id,
     }.items():
         assert set(rows[column].to_pylist()) == {value}
-    kept = np.load(tmp_path / "out" / "maps" / f"{keys[38]}.npy", allow_pickle=False)
+    kept = np.load(
+        tmp_path / "out" / "maps" / f"{ledger.object_id(keys[38])}.npy", allow_pickle=False
+    )
     assert kept.dtype == np.float16
     np.testing.assert_allclose(kept, expected[38].map, atol=1e-3)
 

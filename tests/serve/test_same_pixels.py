@@ -10,9 +10,10 @@ import pytest
 from gan_ray.artifacts.bundle import load_bundle, read_verified
 from gan_ray.artifacts.manifest import MANIFEST
 from gan_ray.config import DataConfig
-from gan_ray.data.items import pseudonym
+from gan_ray.data.items import digest
 from gan_ray.data.sources import load_test, load_training
 from gan_ray.detector import ImageSpec
+from gan_ray.names import key_name
 from gan_ray.scoring.batch import IMAGE_SUFFIXES, ShardScorer, read_rows
 from gan_ray.scoring.ledger import Job as BucketJob
 from gan_ray.scoring.ledger import settle
@@ -59,7 +60,7 @@ def test_all_roads_lead_to_the_same_pixels_and_scores(
     assert len(seen) == len(films) == len(served.rows)
     for content, row in zip(films.values(), served.rows, strict=True):
         assert row.dtype == np.uint16
-        np.testing.assert_array_equal(row, seen[pseudonym(content)])
+        np.testing.assert_array_equal(row, seen[digest(content)])
 
     scorer = Scorer(model.bundle.detector, make_score(model.bundle.score, model.bundle.detector))
     files = scorer.score_files(list(films.items()))
@@ -68,7 +69,7 @@ def test_all_roads_lead_to_the_same_pixels_and_scores(
     for index, (name, content) in enumerate(films.items()):
         case = reply.cases[index]
         assert isinstance(case, Case)
-        by_evaluation = scorer.score_images(seen[pseudonym(content)][None]).scores[0]
+        by_evaluation = scorer.score_images(seen[digest(content)][None]).scores[0]
         scores = [files[index].score, rows[name], case.score]
         np.testing.assert_allclose(scores, by_evaluation, rtol=1e-6)
 
@@ -79,6 +80,7 @@ def in_a_bucket(bundle: Path, place: Path) -> dict[str, float]:
     job = BucketJob(
         source=open_store(str(place / "data")).uri, model=manifest.name, version=manifest.version,
         manifest_digest=manifest.digest, preprocessing=manifest.preprocessing, maps=False,
+        pseudonym_key=key_name(), with_names=True,
         shard_size=100, suffixes=IMAGE_SUFFIXES,
     )  # fmt: skip
     sink = str(place / "sink")

@@ -131,7 +131,7 @@ def test_a_key_that_leaves_the_store_is_refused(store: Store):
             lambda key: store.upload(Path(__file__), key),
             lambda key: store.download(key, Path("never-written")),
         ):
-            with pytest.raises(StorageError, match="is not usable in"):
+            with pytest.raises(StorageError, match="is not usable"):
                 call(key)
 
 
@@ -171,7 +171,7 @@ class TestLocal:
     def test_absolute_keys_and_empty_parts_are_refused(self, tmp_path: Path):
         store = open_store(str(tmp_path))
         for key in ("/etc/passwd", "a//b", "a/", "a\0b", ".partial-1"):
-            with pytest.raises(StorageError, match="is not usable in"):
+            with pytest.raises(StorageError, match="is not usable"):
                 store.get(key)
 
     def test_an_interrupted_write_leaves_the_old_content_and_no_listing(self, tmp_path: Path):
