@@ -45,8 +45,14 @@ def shown(name: str, hidden: str | None = None) -> str:
     `hidden` is what its pseudonym is made of, where that is not the name itself. The name of an
     own format (`Public`) is shown always; quoted, no name can break a sentence.
     """
+    told = named(name, hidden)
+    return repr(told) if told == name else told
+
+
+def named(name: str, hidden: str | None = None) -> str:
+    """Name a file or patient as `shown` does, without quotes."""
     if isinstance(name, Public) or are_shown():
-        return repr(str(name))
+        return str(name)
     return f"#{pseudonym(name if hidden is None else hidden)}"
 
 
@@ -64,7 +70,7 @@ def trace(error: BaseException) -> str:
 
 def listed(names: Sequence[str], most: int = 8) -> str:
     """Name the first of many files in a message."""
-    return ", ".join(map(shown, names[:most]))
+    return ", ".join(map(named, names[:most]))
 
 
 def hint(text: str) -> str:

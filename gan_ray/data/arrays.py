@@ -62,7 +62,9 @@ def _zipped(data: bytes, name: str) -> np.ndarray:
 def _image(file: IO[bytes], name: str) -> np.ndarray:
     shape, fortran, dtype = read_header(file, name)
     if dtype.kind not in "buif" or dtype.itemsize > 8:
-        raise refusal(name, f"holds {kind_of(dtype)}", "Save booleans, integers or floats.")
+        kind = f"values of type {type_name(dtype)}"
+        what = "objects, which are never loaded" if dtype.hasobject else kind
+        raise refusal(name, f"holds {what}", "Save booleans, integers or floats.")
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] != 3):
         raise refusal(name, f"holds an array of shape {list(shape)}", _ONE_IMAGE)
     refuse_size(shape[1], shape[0], name)
@@ -81,11 +83,9 @@ def _image(file: IO[bytes], name: str) -> np.ndarray:
     return from_integers(values, name)
 
 
-def kind_of(dtype: np.dtype[Any]) -> str:
-    """Say in a message what an array holds; fields have names, which may be anybody's."""
-    if dtype.hasobject:
-        return "objects, which are never loaded"
-    return "records" if dtype.names else f"values of type {dtype}"
+def type_name(dtype: np.dtype[Any]) -> str:
+    """Name a type in a message, but not the fields of a record: they may be called as anybody."""
+    return "record" if dtype.names else str(dtype)
 
 
 def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -18,7 +18,7 @@ from gan_ray.data.masks import binary
 from gan_ray.data.shortcuts import shortcut_aurocs, shortcut_warning
 from gan_ray.data.sources import Parts, open_source, shared_patients, training_items
 from gan_ray.errors import ConfigError, DataError
-from gan_ray.names import shown
+from gan_ray.names import named, shown
 
 
 def check(data: DataConfig, *, with_labels: bool = False) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def check(data: DataConfig, *, with_labels: bool = False) -> dict[str, Any]:
         "classes": classes,
         "shortcuts": shortcuts,
         "streams": [part.removeprefix("train/") for part in parts if part.startswith("train/")],
-        "ignored": list(map(shown, source.ignored)),
+        "ignored": list(map(named, source.ignored)),
         "warnings": findings.warnings,
         "errors": findings.errors,
     }

@@ -15,7 +15,7 @@ from pathlib import Path
 from gan_ray.config import DataConfig
 from gan_ray.data.tree import Tree
 from gan_ray.errors import ConfigError, DataError
-from gan_ray.names import shown
+from gan_ray.names import are_shown, shown
 
 COLUMNS = ("file", "split", "label", "group", "sublabel", "mask", "class")
 """Columns of a manifest that mean something."""
@@ -63,8 +63,8 @@ def manifest_column(
             return {}
         if "file" not in header or column not in header:
             raise DataError(
-                f"manifest '{data.manifest}' has {told_columns(header)}, but 'file' and '{column}' "
-                "are needed. Add or rename them in its first line."
+                f"manifest '{data.manifest}' has the columns {told_columns(header)}, but "
+                f"'file' and '{column}' are needed. Add or rename them in its first line."
             )
         file, value = header.index("file"), header.index(column)
         cells = {row[file]: row[value] for row in rows if len(row) > max(file, value)}
@@ -102,12 +102,10 @@ def manifest_text(data: DataConfig, tree: Tree) -> str:
 
 
 def told_columns(header: Sequence[str]) -> str:
-    """Say in a message which columns a table has; other ones than ours may be a first row."""
-    known = [name for name in header if name in COLUMNS]
-    others = len(header) - len(known)
-    return f"the columns {', '.join(known) or 'none'} of ours" + (
-        f" and {others} other(s)" if others else ""
-    )
+    """Say in a message which columns a table has; what is none of ours may be a first row."""
+    told = [name for name in header if name in COLUMNS or are_shown()]
+    others = len(header) - len(told)
+    return ", ".join(told + ([f"{others} other(s)"] if others else [])) or "none"
 
 
 def _from_manifest(manifest: str, groups: Mapping[str, str], name: str) -> str:

@@ -177,7 +177,7 @@ def _read(data: DataConfig, tree: Tree) -> tuple[Sequence[str], dict[str, _Row]]
         header = table.fieldnames or []
         if not {"file", "split"} <= set(header):
             raise DataError(
-                f"'{data.manifest}' has {told_columns(header)}, but source 'csv' needs "
+                f"'{data.manifest}' has the columns {told_columns(header)}, but source 'csv' needs "
                 " 'file', 'split' and 'label'. Add or rename them in its first line."
             )
         for cells in table:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gan_ray.config import DataConfig
-from gan_ray.data.arrays import kind_of, read_header
+from gan_ray.data.arrays import read_header, type_name
 from gan_ray.data.brightness import refusal
 from gan_ray.data.one_vs_rest import OneVsRest
 from gan_ray.data.tree import Tree, open_tree
@@ -80,10 +80,10 @@ def _member_of(archive: zipfile.ZipFile) -> Callable[[str], bytes]:
 
 def _array(arrays: Tree, name: str) -> np.ndarray:
     if name not in arrays.names:
+        there = listed([other.removesuffix(".npy") for other in arrays.names])
         raise DataError(
-            f"there is no array {name.removesuffix('.npy')!r} among "
-            f"{listed(arrays.names)}. Source 'npz' reads MedMNIST's names: "
-            "train_images, train_labels and so on."
+            f"there is no array {name.removesuffix('.npy')!r} among {there}. Source 'npz' reads "
+            "MedMNIST's names: train_images, train_labels and so on."
         )
     return read_npy(arrays.read(name), name)
 
@@ -102,7 +102,7 @@ def read_npy(content: bytes, name: str) -> np.ndarray:
     except Exception as error:  # numpy's parser raises what it likes on damaged headers
         raise refusal(name, f"is no npy array ({why(error)})", _GET_AGAIN) from None
     if dtype.hasobject or dtype.kind not in "buif":
-        raise refusal(name, f"holds {kind_of(dtype)} instead of numbers", "Save plain numbers.")
+        raise refusal(name, f"holds {type_name(dtype)} instead of numbers", "Save plain numbers.")
     count = int(np.prod(shape, dtype=object))
     if count * dtype.itemsize != len(content) - file.tell():
         raise refusal(name, f"does not hold the {count:,} values it announces", _GET_AGAIN)

@@ -245,7 +245,7 @@ def test_files_and_masks_that_are_not_there_are_refused(tmp_path: Path):
         (b"file,label\na.png,0\n", "has the columns file, label, but .*'split'"),
         (b'file,split\n"' + b"x" * 200_000 + b'",train\n', "not readable as CSV"),
         ("file,split\nü.png,train\n".encode("latin-1"), "not UTF-8"),
-        (b"file,split\nonly-one-cell\n", "the split None"),
+        (b"file,split\nonly-one-cell\n", "the split ''"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes, reason: str):
