@@ -371,6 +371,7 @@ VERBS: Mapping[str, tuple[Verb, str]] = {
     "serve": (serve, "serve bundles over HTTP"),
     "score": (score, "score a folder or prefix, exactly once per object"),
     "verify": (verify, "check a bundle"),
+    "names": (_elsewhere("gan_ray.linkage", "names"), "list files with their pseudonyms"),
     "doctor": (_elsewhere("gan_ray.doctor", "doctor"), "check a cluster, and say what to mend"),
     "submit": (_elsewhere("gan_ray.submit", "submit"), "run a command as a Ray job: -- COMMAND"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -94,7 +95,7 @@ def run_with_another_key(*words: object) -> str:
 def test_serving_names_nobody(ray_folder: Path, bundle: Path, tmp_path: Path):
     root = write_folder(tmp_path / "in", films() | broken())
     words = command("serve", bundle, "--port", "0", "--allow", root)
-    server = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         line = next(text for text in iter(server.stderr.readline, "") if "http://" in text)
         url = line.partition(" at ")[2].split()[0]
@@ -109,6 +110,6 @@ def test_serving_names_nobody(ray_folder: Path, bundle: Path, tmp_path: Path):
         assert outside.status_code == 403
         time.sleep(1)  # logs are written soon after
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGINT)
         told = server.communicate(timeout=60)[1]
     assert found_in(line + told + logs(ray_folder)) == []
