@@ -14,6 +14,7 @@ from gan_ray.data.sources import load_test, load_training
 from gan_ray.data.transforms import preprocessing_hash
 from gan_ray.errors import ConfigError, StorageError
 from gan_ray.experiment import build_detector, image_spec, make
+from gan_ray.names import pseudonyms
 from gan_ray.scoring.calibration import calibrate
 from gan_ray.scoring.evaluate import evaluate
 from gan_ray.scoring.metrics import pixel_best_dice
@@ -80,7 +81,7 @@ def test_figures_are_those_of_the_bundle_on_the_test_split(evaluated):
         scores = Scorer.from_bundle(loaded).score_images(test.split.images).scores
         assert model["name"] == path.name
         assert model["architecture"] == loaded.experiment.architecture
-        assert model["scores"]["ids"] == test.split.ids.tolist()
+        assert model["scores"]["ids"] == pseudonyms(test.split.ids)
         assert model["scores"]["labels"] == test.labels.tolist()
         np.testing.assert_allclose(model["scores"]["values"], scores, rtol=1e-6)
         called = scores > loaded.calibration.threshold
@@ -148,7 +149,7 @@ def test_cases_are_the_most_extreme_of_each_outcome_failures_first(evaluated):
             members = np.sort(worst * scores[(labels == label) & (called == flag)])[:8] * worst
             found = [case["score"] for case in cases if case["outcome"] == outcome]
             np.testing.assert_allclose(found, members, err_msg=f"{number} {outcome}")
-        rows = [test.split.ids.tolist().index(case["id"]) for case in cases]
+        rows = [pseudonyms(test.split.ids).index(case["id"]) for case in cases]
         np.testing.assert_array_equal(arrays[f"images_{index}"], test.split.images[rows][:, 0])
         again = Scorer.from_bundle(loaded).score_images(
             test.split.images[rows], maps=True, reconstructions=True
