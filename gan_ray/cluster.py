@@ -16,13 +16,10 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 
 
 def environment() -> dict[str, str]:
-    """Give the variables that workers need: the way to the stores, and what files are called.
+    """Give the variables that workers need: the way to the stores, and whether to show names.
 
     For `runtime_env={"env_vars": environment()}`: Ray's workers do not inherit the driver's.
     Whoever may inspect the cluster's jobs can read them: protect the cluster with a token.
-
-    Raises:
-        ConfigError: there is no usable key of pseudonyms, and none can be made.
     """
     return {**of_stores(), **names.environment()}
 
@@ -35,7 +32,6 @@ def connect(*, num_cpus: int | None = None) -> None:
 
     Raises:
         ClusterError: the cluster does not answer.
-        ConfigError: see `environment`.
     """
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     for name, value in _QUIET.items():

@@ -5,7 +5,7 @@ the name of a pseudonym by trying the names that there are; who has not learns n
 from a list of all patients. No split, seed, order or figure depends on the key.
 
 The key is that of GAN_RAY_PSEUDONYM_KEY, or else of a file of this user that is made at its first
-use. Processes on other machines are handed it by `environment`.
+use. Processes on other machines are handed its `secret`.
 """
 
 from __future__ import annotations
@@ -126,14 +126,22 @@ def key_name() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Give the variables that other processes need to use the same names as this one.
+    """Give the variable that tells other processes whether to show names; the key is not in it."""
+    return {SHOW: "1" if are_shown() else "0"}
 
-    Handed over as the credentials of stores are, and as secret as these.
+
+def secret() -> str:
+    """Give the key, to be handed to workers as an argument: Ray logs the environment of a job.
 
     Raises:
         ConfigError: there is no usable key, and none can be made.
     """
-    return {KEY: _key().hex(), SHOW: "1" if are_shown() else "0"}
+    return _key().hex()
+
+
+def use(key: str) -> None:
+    """Take the `secret` that another process handed over."""
+    os.environ[KEY] = key
 
 
 def key_file() -> Path:

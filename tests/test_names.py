@@ -55,7 +55,7 @@ def test_a_key_is_made_once_and_for_its_user_alone(keyless: Path):
     assert len(made) == 1
     assert stat.S_IMODE(keyless.stat().st_mode) == 0o600
     assert [file.name for file in keyless.parent.iterdir()] == ["pseudonym.key"]
-    assert names.environment()[names.KEY] == keyless.read_text().strip()
+    assert names.secret() == keyless.read_text().strip()
     assert len(bytes.fromhex(keyless.read_text())) == 32
 
 
@@ -146,9 +146,15 @@ def test_the_table_of_names_joins_scores_and_evaluations_to_files(tmp_path: Path
 
 
 def test_workers_are_handed_the_key_and_know_no_other(keyless: Path, tmp_path: Path):
-    code = "import os, gan_ray.names as n; print(n.pseudonym('a'), n.are_shown())"
+    code = """if True:
+        import sys
+        from gan_ray import names
+        names.use(sys.argv[1])
+        print(names.pseudonym("a"), names.are_shown())
+    """
     env = os.environ | names.environment() | {"XDG_CONFIG_HOME": str(tmp_path / "elsewhere")}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    words = [sys.executable, "-c", code, names.secret()]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [names.pseudonym("a"), "True"]
     assert not (tmp_path / "elsewhere").exists()
     assert np.unique([names.pseudonym(str(n)) for n in range(1000)]).size == 1000

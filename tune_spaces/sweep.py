@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from gan_ray import names
 from gan_ray.cluster import connect, patience, wait_for_room
 from gan_ray.config import Experiment, TrainConfig, to_dict
 from gan_ray.data.sources import load_training
@@ -147,7 +148,7 @@ def _search(
     alone = train.workers == 1
     filesystem, folder = arrow_filesystem(f"{record.uri}/ray")
     trainable = tune.with_parameters(
-        run_trial, experiment=to_dict(plan.experiment), objective=objective
+        run_trial, experiment=to_dict(plan.experiment), objective=objective, key=names.secret()
     )
     tune.Tuner(
         tune.with_resources(trainable, _actor(train)),

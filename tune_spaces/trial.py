@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Any
 
 import torch
 from ray import tune
 
+from gan_ray import names
 from gan_ray.errors import GanRayError
 from gan_ray.experiment import parse
 from gan_ray.training.launch import train
@@ -17,13 +17,16 @@ from gan_ray.training.session import Written, run_session
 from tune_spaces.settings import with_settings
 
 
-def run_trial(config: dict[str, Any], *, experiment: dict[str, Any], objective: str) -> None:
+def run_trial(
+    config: dict[str, Any], *, experiment: dict[str, Any], objective: str, key: str
+) -> None:
     """Train `experiment` with `config["settings"]` into `config["run"]`, or go on with it there.
 
     With one worker training runs in this process, with more on Ray Train. Reports carry `images`
     and the objective once a stage can score. A fault of the training itself would come again: it is
     reported as `failed`, with its reason, instead of raised; Tune retries what kills the process.
     """
+    names.use(key)  # the `names.secret` of the driver
     run = RunFolder(config["run"])
 
     def report(row: dict[str, Any]) -> None:
@@ -47,7 +50,7 @@ def run_trial(config: dict[str, Any], *, experiment: dict[str, Any], objective: 
     except GanRayError as error:
         tune.report({"failed": f"{type(error).__name__}: {error}"})
     except Exception as error:
-        run.store.put("failed.txt", traceback.format_exc().encode())
-        tune.report({"failed": f"{type(error).__name__}: {error} (see failed.txt in {run.uri})"})
+        run.store.put("failed.txt", names.trace(error).encode())
+        tune.report({"failed": f"{names.why(error)} (see failed.txt in {run.uri})"})
     else:
         tune.report({"finished": True})

@@ -20,7 +20,7 @@ from gan_ray.artifacts.manifest import MANIFEST
 from gan_ray.cluster import connect, environment
 from gan_ray.data.suffixes import IMAGE_SUFFIXES
 from gan_ray.errors import ClusterError, ConfigError, GanRayError
-from gan_ray.names import are_shown, key_name
+from gan_ray.names import are_shown, key_name, secret, use
 from gan_ray.scoring.ledger import Job, Plan, Planned, commit, done, read_rows, settle
 from gan_ray.scoring.scorer import FileResult, Scorer
 from gan_ray.storage import ObjectUnusable, open_store
@@ -127,8 +127,13 @@ def score_prefix(
 class ShardScorer:
     """What an actor does: it holds the model, scores one shard at a time and commits its rows."""
 
-    def __init__(self, files: Mapping[str, bytes], job: Job, sink: str) -> None:
-        """Take the bundle's files by value, so that nodes need no disk in common."""
+    def __init__(self, files: Mapping[str, bytes], job: Job, sink: str, key: str = "") -> None:
+        """Take the bundle's files by value, so that nodes need no disk in common.
+
+        `key` is the `names.secret` of another process.
+        """
+        if key:
+            use(key)
         self._files, self._job = files, job
         self._source = open_store(job.source, private=True)
         self._sink = open_store(sink)
@@ -248,7 +253,7 @@ def _score_shards(
         runtime_env={"env_vars": environment()},
     )
     shared = ray.put(dict(files))
-    actors = [actor_class.remote(shared, plan.job, sink) for _ in range(count)]
+    actors = [actor_class.remote(shared, plan.job, sink, secret()) for _ in range(count)]
     waiting = iter(shards)
     # An actor gets work once it has shown that it lives: the cluster may have no place for it yet.
     busy: dict[Any, tuple[Any, int | None]] = {

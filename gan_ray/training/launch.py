@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
+from gan_ray import names
 from gan_ray.cluster import connect, environment
 from gan_ray.config import Experiment, TrainConfig, to_dict
-from gan_ray.errors import ClusterError, ConfigError
+from gan_ray.errors import ClusterError, ConfigError, GanRayError
 from gan_ray.experiment import with_absolute_paths
 from gan_ray.storage.arrow import arrow_filesystem
 from gan_ray.training.failures import out_of_memory
@@ -108,7 +109,12 @@ def _train_on_cluster(experiment: Experiment[Any], run: RunFolder) -> None:
 
     from gan_ray.training.worker import train_worker
 
-    train = experiment.train
+    train, key = experiment.train, names.secret()
+
+    def worker(config: dict[str, Any]) -> GanRayError | None:
+        names.use(key)
+        return train_worker(config)
+
     _fits(experiment)
     filesystem, root = arrow_filesystem(run.uri)
     parent, _, name = root.rpartition("/")
@@ -116,7 +122,7 @@ def _train_on_cluster(experiment: Experiment[Any], run: RunFolder) -> None:
     run.store.delete("checkpoint_manager_snapshot.json")
     resources = {"CPU": 1.0} | ({"GPU": train.gpus_per_worker} if train.use_gpu else {})
     trainer = TorchTrainer(
-        train_worker,
+        worker,
         train_loop_config={"experiment": to_dict(experiment), "run": run.uri},
         scaling_config=ScalingConfig(
             num_workers=train.workers, use_gpu=train.use_gpu, resources_per_worker=resources
