@@ -171,21 +171,25 @@ def test_the_rows_of_a_bucket_name_nobody(
     store = open_store(source)
     for name, content in (films() | broken()).items():
         store.put(name, content)
-    store.put("gone.dcm", b"x")
+    early, late, changed = unusable = [f"{CANARIES[0]}_{n}.dcm" for n in range(3)]
+    for name in unusable:
+        store.put(name, b"x")
     job, sink = job_of(bundle, source), tmp_path / "out"
     ledger.settle(open_store(str(sink)), job)
-    store.delete("gone.dcm")
+    store.delete(early)
     plan = ledger.settle(open_store(str(sink)), job)  # as a second command does
+    store.delete(late)
+    store.put(changed, b"another")
     manifest, contents = read_verified(bundle)
     worker = ShardScorer({**contents, MANIFEST: manifest.to_json()}, job, str(sink))
     for shard in range(plan.shards):
         worker.score(shard, plan.shard(shard))
     assert leaks([sink]) == {}
     rows = {row["id"]: row for row in read_rows(str(sink)).to_pylist()}
-    expected = {**films(), **broken(), "gone.dcm": b""}
+    expected = [*films(), *broken(), *unusable]
     assert set(rows) == {names.pseudonym(name, names.OBJECT_DIGITS) for name in expected}
     errors = {row_id for row_id, row in rows.items() if row["error"]}
-    assert {ledger.object_id(name) for name in [*broken(), "gone.dcm"]} == errors
+    assert {ledger.object_id(name) for name in [*broken(), *unusable]} == errors
     for row_id in errors:  # what is said of an object names it as its row does
         assert "#" + row_id[: names.DIGITS] in rows[row_id]["error"]
     assert {row["uri"] for row in rows.values()} == {None}
