@@ -7,14 +7,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gan_ray import names
 from gan_ray.errors import CheckFailed, ConfigError, GanRayError, unknown
 from gan_ray.parser import Parser
-
-if TYPE_CHECKING:
-    from gan_ray.config import DataConfig, Experiment
 
 INTERRUPTED = 130
 Verb = Callable[[list[str]], int]
@@ -49,43 +46,6 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-def _settings(
-    architecture: str, variant: str, preset: str, arguments: Sequence[str], verb: str
-) -> Experiment[Any]:
-    """Lay `--model.… --data.… --train.… --score.… --seed` over preset and variant."""
-    import dataclasses
-
-    import tyro
-
-    from gan_ray.config import to_dict
-    from gan_ray.data.recipes import recipe_among
-    from gan_ray.experiment import make, parse
-
-    changes = {"data": {"recipe": recipe_among(arguments)}}
-    base = make(architecture, variant=variant, preset=preset, changes=changes)
-    names = ("seed", "model", "data", "train", "score")
-    settings = dataclasses.make_dataclass(
-        "Settings", [(name, type(getattr(base, name)), getattr(base, name)) for name in names]
-    )
-    chosen: Any = tyro.cli(settings, args=list(arguments), prog=f"gan-ray {verb} {architecture}")
-    changed = {name: getattr(chosen, name) for name in names}
-    return parse(to_dict(dataclasses.replace(base, **changed)))
-
-
-def _data_settings(arguments: Sequence[str], verb: str, default: DataConfig) -> DataConfig:
-    """Parse `--data.…` alone."""
-    import dataclasses
-
-    import tyro
-
-    from gan_ray.data.recipes import recipe_among, recipe_settings
-
-    default = dataclasses.replace(default, **recipe_settings(recipe_among(arguments)))
-    settings = dataclasses.make_dataclass("Settings", [("data", type(default), default)])
-    chosen: DataConfig = tyro.cli(settings, args=list(arguments), prog=f"gan-ray {verb}").data
-    return chosen
-
-
 def _elsewhere(module: str, verb: str) -> Verb:
     """Give the verb that `command(parser, arguments)` of a module runs."""
 
@@ -109,9 +69,10 @@ def data(arguments: list[str]) -> int:
     from gan_ray.data.check import check
     from gan_ray.report.table import show_check
     from gan_ray.report.thumbnails import write_thumbnails
+    from gan_ray.settings import data_settings
 
     rest += ["--data.source", options.source] if options.source else []
-    settings = _data_settings(rest, "data check", DataConfig(root=options.root))
+    settings = data_settings(rest, "data check", DataConfig(root=options.root))
     report = check(settings, with_labels=options.with_labels)
     if options.thumbnails:
         _say(str(write_thumbnails(settings, options.thumbnails, with_labels=options.with_labels)))
@@ -140,9 +101,13 @@ def train(arguments: list[str]) -> int:
     if wants_help:
         parser.print_help()
         rest = ["--help"]
-    experiment = _settings(options.architecture, options.variant, options.preset, rest, "train")
     from gan_ray.config import fingerprint, to_dict
+    from gan_ray.settings import experiment_settings
     from gan_ray.training.run import identity
+
+    experiment = experiment_settings(
+        options.architecture, options.variant, options.preset, rest, "train"
+    )
 
     name = fingerprint(identity(experiment))
     if options.dry_run:
@@ -180,7 +145,7 @@ def sweep(arguments: list[str]) -> int:
     """Search settings with Ray Tune and Optuna; the same command resumes."""
     from tune_spaces.command import sweep as command
 
-    code: int = command(_parser("sweep", with_names=True), arguments, _settings)
+    code: int = command(_parser("sweep", with_names=True), arguments)
     return code
 
 
@@ -226,12 +191,13 @@ def evaluate(arguments: list[str]) -> int:
     from gan_ray.artifacts.bundle import load_bundle
     from gan_ray.report.table import show_evaluation
     from gan_ray.scoring.evaluate import evaluate as run
+    from gan_ray.settings import data_settings
 
     bundles = [_bundle(reference, options.registry) for reference in options.bundles]
     settings = None
     if rest:  # `--data.…` changes what the first bundle was trained on
         known = load_bundle(bundles[0]).experiment.data
-        settings = _data_settings(rest, "evaluate", known)
+        settings = data_settings(rest, "evaluate", known)
     where, baselines = Path(options.out), options.baselines
     result = run(bundles, settings, where, heads=options.heads, baselines=baselines)
     _print_json(result) if options.json else show_evaluation(result)

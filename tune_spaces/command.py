@@ -5,20 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from gan_ray.errors import CheckFailed, ConfigError
 from tune_spaces.derive import STUDIES, Value
 
-if TYPE_CHECKING:
-    from gan_ray.config import Experiment
 
-Settings = Callable[[str, str, str, Sequence[str], str], "Experiment[Any]"]
-"""(architecture, variant, preset, words, verb) to an experiment: `gan_ray.__main__._settings`."""
-
-
-def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str], settings: Settings) -> int:
+def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     """Run the verb; gives the exit code.
 
     Raises:
@@ -36,7 +30,10 @@ def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str], settings: S
         parser.print_help()
         rest = ["--help"]
     names = options.architectures.split(",")
-    base = [settings(name, options.variant, options.preset, rest, "sweep") for name in names]
+    from gan_ray.settings import experiment_settings
+
+    variant, preset = options.variant, options.preset
+    base = [experiment_settings(name, variant, preset, rest, "sweep") for name in names]
     if not options.out:
         raise ConfigError("sweep needs a place for its trials: add --out DIR or --out s3://…")
     from tune_spaces.sweep import sweep as run
