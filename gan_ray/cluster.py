@@ -49,7 +49,13 @@ def connect(*, num_cpus: int | None = None) -> None:
                 runtime_env=runtime_env,
             )
         else:
-            ray.init(address=address, logging_level="ERROR", runtime_env=runtime_env)
+            # Workers' own lines stay in the cluster's logs; what matters is told as on one machine.
+            ray.init(
+                address=address,
+                logging_level="ERROR",
+                log_to_driver=False,
+                runtime_env=runtime_env,
+            )
     except (ConnectionError, RuntimeError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address}: {error}. Check RAY_ADDRESS, that the head runs, "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from gan_ray.cluster import connect
 from gan_ray.config import Experiment, TrainConfig, to_dict
-from gan_ray.errors import ClusterError, ConfigError
+from gan_ray.errors import ClusterError, ConfigError, StorageError
 from gan_ray.experiment import with_absolute_paths
 from gan_ray.storage.arrow import arrow_filesystem
 from gan_ray.storage.environment import environment
@@ -88,7 +89,8 @@ def _followed(run: RunFolder, progress: Progress, seconds: float = 2.0) -> Itera
 
     def follow() -> None:
         while not done.wait(seconds):
-            tell()
+            with suppress(StorageError):  # a line of progress less; what matters is told below
+                tell()
 
     thread = threading.Thread(target=follow, name="progress", daemon=True)
     thread.start()
@@ -101,24 +103,49 @@ def _followed(run: RunFolder, progress: Progress, seconds: float = 2.0) -> Itera
 
 
 def _train_on_cluster(experiment: Experiment[Any], run: RunFolder) -> None:
-    import ray
+    from ray.train import ControllerError, TrainingFailedError
+
+    _fits(experiment)
+    left = experiment.train.max_failures
+    while True:
+        # Ray's notes of an earlier attempt: resuming is ours, from the newest complete checkpoint.
+        run.store.delete("checkpoint_manager_snapshot.json")
+        try:
+            error = _interruptible(_trainer(experiment, run).fit).return_value
+            break
+        except TrainingFailedError as failure:
+            # Ray gives up at once where a node is lost while the workers meet: we do not.
+            if not isinstance(failure, ControllerError) or not left:
+                raise ClusterError(
+                    f"training failed {experiment.train.max_failures + 1} times, at last: "
+                    f"{_reason(failure)} What was trained is kept; the same command goes on."
+                ) from failure
+            left -= 1
+    if error is not None:
+        raise error
+
+
+def _trainer(experiment: Experiment[Any], run: RunFolder) -> Any:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from gan_ray.training.meeting import Meeting
     from gan_ray.training.worker import train_worker
 
     train = experiment.train
-    _fits(experiment)
     filesystem, root = arrow_filesystem(run.uri)
     parent, _, name = root.rpartition("/")
-    # Ray's notes of an earlier attempt: resuming is ours, from the newest complete checkpoint.
-    run.store.delete("checkpoint_manager_snapshot.json")
     resources = {"CPU": 1.0} | ({"GPU": train.gpus_per_worker} if train.use_gpu else {})
-    trainer = TorchTrainer(
+    elastic = 0 < train.min_workers < train.workers
+    return TorchTrainer(
         train_worker,
         train_loop_config={"experiment": to_dict(experiment), "run": run.uri},
+        torch_config=Meeting(),
         scaling_config=ScalingConfig(
-            num_workers=train.workers, use_gpu=train.use_gpu, resources_per_worker=resources
+            num_workers=(train.min_workers, train.workers) if elastic else train.workers,
+            use_gpu=train.use_gpu,
+            resources_per_worker=resources,
+            placement_strategy=train.placement.upper(),
         ),
         run_config=RunConfig(
             # Ray's folder is the run folder: it takes our checkpoints only from below its own.
@@ -130,15 +157,24 @@ def _train_on_cluster(experiment: Experiment[Any], run: RunFolder) -> None:
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
-    try:
-        error = _interruptible(trainer.fit).return_value
-    except ray.train.TrainingFailedError as failure:
-        raise ClusterError(
-            f"training failed {train.max_failures + 1} times: {failure}. What was trained is kept; "
-            "the same command goes on."
-        ) from failure
-    if error is not None:
-        raise error
+
+
+def _reason(failure: Any) -> str:
+    """Give what went wrong without the tracebacks that Ray puts around it."""
+    from ray.train import WorkerGroupError
+
+    if not isinstance(failure, WorkerGroupError):
+        return _last_words(failure.controller_failure)
+    told: dict[str, list[str]] = {}
+    for rank, error in sorted(failure.worker_failures.items()):
+        told.setdefault(_last_words(error), []).append(str(rank))
+    return " ".join(f"[worker {', '.join(ranks)}] {words}" for words, ranks in told.items())
+
+
+def _last_words(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    traced = any(line.startswith("File ") for line in lines)
+    return lines[-1 if traced else 0] if lines else type(error).__name__
 
 
 def _interruptible(work: Callable[[], Any]) -> Any:
@@ -173,9 +209,10 @@ def _fits(experiment: Experiment[Any]) -> None:
 
     train = experiment.train
     have = ray.cluster_resources()
-    for kind, amount in needs(train).items():
+    fewest = train.min_workers or train.workers
+    for kind, amount in needs(dataclasses.replace(train, workers=fewest)).items():
         if have.get(kind, 0.0) < amount:
             raise ClusterError(
-                f"{train.workers} workers need {amount:g} {kind}, the cluster has "
+                f"{fewest} workers need {amount:g} {kind}, the cluster has "
                 f"{have.get(kind, 0.0):g}. Lower --train.workers or add nodes."
             )
