@@ -132,6 +132,7 @@ def ray_nodes(
         "PYTHONPATH": str(_ROOT),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # Ray's 15 starves workers beside whatever else runs here
         "OMP_NUM_THREADS": "1",
         "MPLBACKEND": "Agg",
         "NO_COLOR": "1",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gan_ray import experiment
-from gan_ray.errors import StorageError
+from gan_ray.errors import ClusterError, StorageError
 from gan_ray.training import launch
 from gan_ray.training.run import RunFolder
 
@@ -29,10 +29,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def train(out: Path) -> RunFolder:
-    changes = {"data": DATA, "train": TRAIN}
+def train(out: Path, *, local: bool = True, **changes: int) -> RunFolder:
+    settings = {"data": DATA, "train": {**TRAIN, **changes}}
     return launch.train(
-        experiment.make("brainomaly", preset="tiny", changes=changes), out, local=True
+        experiment.make("brainomaly", preset="tiny", changes=settings), out, local=local
     )
 
 
@@ -53,6 +53,15 @@ def test_a_full_disk_is_said_and_the_training_goes_on_when_there_is_room(disk, t
     train(disk / "run")
     assert last(run) == last(unbroken)
     assert len(run.log()) == 5, "no report came twice"
+
+
+@pytest.mark.ray
+def test_under_ray_a_full_disk_is_told_in_one_line(ray_cluster, disk):
+    (disk / "ballast").write_bytes(bytes(4 * 2**20 - 100_000))
+    with pytest.raises(ClusterError, match=r"No space left on device.*the same command") as caught:
+        train(disk / "run", local=False, max_failures=0)
+    assert "Traceback" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_written_again(tmp_path):
