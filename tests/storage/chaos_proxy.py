@@ -18,6 +18,9 @@ SLOW_DOWN = (
 CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code><Message>conflict</Message></Error>"
 
 
+_TRANSPORT = ("transfer-encoding", "content-length", "expect")
+
+
 class ChaosProxy(ThreadingHTTPServer):
     """Takes one fault of `faults` per request: "503", "409", "reset", "truncate", "lost" or "".
 
@@ -57,7 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._body()
         proxy = self.server
         with proxy.lock:
             fault = proxy.next_fault()
@@ -70,7 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "reset":
             return self._hang_up()
         upstream = http.client.HTTPConnection(proxy.upstream, timeout=30)
-        upstream.request(self.command, self.path, body, dict(self.headers))
+        told = {k: v for k, v in self.headers.items() if k.lower() not in _TRANSPORT}
+        upstream.request(self.command, self.path, body, told)
         answer = upstream.getresponse()
         content = answer.read()
         upstream.close()
@@ -88,6 +92,17 @@ class _Handler(BaseHTTPRequestHandler):
         return self._hang_up() if fault == "truncate" else None
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass  # trailers
+        return b"".join(parts)
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
