@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from pathlib import Path
@@ -36,7 +37,10 @@ def connect(*, num_cpus: int | None = None) -> None:
         return
     # Workers inherit nothing by themselves; secrets travel in the job's runtime environment, as
     # Ray's own documentation has it: protect the cluster with a token.
-    runtime_env = {"env_vars": environment()}
+    # In a job, what came with the job travels already, and Ray refuses to be told twice.
+    told = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    known_to_job = told.get("env_vars") or {}
+    runtime_env = {"env_vars": {k: v for k, v in environment().items() if k not in known_to_job}}
     try:
         if address == "local":
             ray.init(
