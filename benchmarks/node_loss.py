@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", help="zip of films, in the layout `folder`")
     parser.add_argument("--losses", type=int, default=10)
-    parser.add_argument("--runs", type=int, default=2, help="over which the losses are spread")
+    parser.add_argument("--runs", type=int, default=2, help="beside the one that loses nothing")
     parser.add_argument("--images", type=int, default=9600)
     parser.add_argument("--reports", type=int, default=12)
     parser.add_argument("--errors", type=float, default=0.0, help="share of failing requests")
@@ -103,7 +103,7 @@ def training(
         "data.root": options.data, "data.image-size": 64, "train.batch-size": 16,
         "train.images": options.images, "train.report-every": options.images // options.reports,
         "train.samples": 0, "train.workers": 2, "train.placement": "spread",
-        "train.max-failures": options.losses,
+        "train.max-failures": max(3, options.losses),
     }  # fmt: skip
     arguments = [f"--{name}={value}" for name, value in settings.items()]
     command = ("train", "brainomaly", "--preset", "tiny", *arguments, "--out", run.uri)

@@ -132,6 +132,7 @@ def ray_nodes(
         "PYTHONPATH": str(_ROOT),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "150",  # a busy machine
         "RAY_worker_niceness": "0",  # Ray's 15 starves workers beside whatever else runs here
         "OMP_NUM_THREADS": "1",
         "MPLBACKEND": "Agg",
@@ -160,7 +161,7 @@ def _title(pid: int) -> str:
         return ""
 
 
-def _wait(process: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
+def _wait(process: subprocess.Popen[bytes], log: Path, seconds: float = 200) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if b"Ray runtime started." in log.read_bytes():

@@ -41,6 +41,9 @@ class ChaosProxy(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.busy, self.busiest, self.lock = 0, 0, threading.Lock()
 
+    def handle_error(self, *_: object) -> None:
+        """Clients that hang up are part of the game."""
+
     @property
     def url(self) -> str:
         host, port = self.server_address[:2]
