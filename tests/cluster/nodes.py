@@ -137,6 +137,7 @@ def ray_nodes(
         "OMP_NUM_THREADS": "1",
         "MPLBACKEND": "Agg",
         "NO_COLOR": "1",
+        "PYTHONUNBUFFERED": "1",
         **environment,
     }
     try:
