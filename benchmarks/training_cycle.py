@@ -7,6 +7,8 @@ way on one core of the same kind, stand beside them where there are any (batch 3
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,9 +17,16 @@ from benchmarks.core import conv_gflops, cpu_ms
 from gan_ray import experiment
 from gan_ray.training.loop import fit
 
-PUBLIC_MS = {"ganomaly": 1622, "f-anogan": 5717, "brainomaly": 24384}
-"""CPU-ms at batch 32: D+G; 5 D + 1 G (another, smaller network); 2 D + 1 G (3 channels)."""
-BATCH = {"ganomaly": 32, "f-anogan": 32, "brainomaly": 8}
+PUBLIC_MS = {
+    "ganomaly": 1622,
+    "f-anogan": 5717,
+    "brainomaly": 24384,
+    "healthygan": 28424,
+    "sagan": 55507,
+}
+"""CPU-ms at batch 32: D+G; 5 D + 1 G (another, smaller network); 2 D + 1 G (the next two with 3
+channels)."""
+BATCH = {"ganomaly": 32, "f-anogan": 32, "brainomaly": 16, "healthygan": 16, "sagan": 16}
 
 
 class Constant:
@@ -36,32 +45,23 @@ class Constant:
         return self._rows
 
 
+def cycles(name: str) -> Iterator[Any]:
+    """Give an iterator each `next` of which is one full cycle at the published width."""
+    size = BATCH[name]
+    fixed = {"data": {"image_size": 64, "channels": 1}, "train": {"batch_size": size}}
+    settings = experiment.make(name, preset="reference", changes=fixed)
+    detector = experiment.build_detector(settings)
+    rows = size * math.lcm(*(step.every for step in detector.stages()[0].steps))
+    train = replace(settings.train, images=1000 * rows, report_every=rows)
+    return fit(detector, Constant(detector.streams, size), train, seed=0)
+
+
 def run() -> dict[str, Any]:
     torch.set_num_threads(1)
     table = {}
     for name, size in BATCH.items():
-        settings = experiment.make(
-            name,
-            preset="reference",
-            changes={"data": {"image_size": 64, "channels": 1}, "train": {"batch_size": size}},
-        )
-        detector = experiment.build_detector(settings)
-        stage = detector.stages()[0]
-        ticks = math.lcm(*(step.every for step in stage.steps))
-        # One report per cycle: each `next` is one cycle.
-        train = experiment.parse(
-            {
-                **experiment.to_dict(settings),
-                "train": {
-                    **experiment.to_dict(settings.train),
-                    "images": size * ticks * 1000,
-                    "report_every": size * ticks,
-                },
-            }
-        ).train
-        cycles = fit(detector, Constant(detector.streams, size), train, seed=0)
-        probe = conv_gflops()
-        ms = cpu_ms(lambda cycles=cycles: next(cycles), 2)
+        trained, probe = cycles(name), conv_gflops()
+        ms = cpu_ms(lambda trained=trained: next(trained), 2)
         table[name] = {
             "cpu_ms_per_cycle": round(ms),
             "batch": size,

@@ -145,29 +145,31 @@ def train(arguments: list[str]) -> int:
         rest = ["--help"]
     experiment = _settings(options.architecture, options.variant, options.preset, rest, "train")
     from gan_ray.config import fingerprint, to_dict
+    from gan_ray.training.run import identity
 
+    name = fingerprint(identity(experiment))
     if options.dry_run:
         from gan_ray.training.preflight import preflight
 
         for warning in preflight(experiment):
             _say(f"warning: {warning}")
-        _print_json({**to_dict(experiment), "fingerprint": fingerprint(experiment)})
+        _print_json({**to_dict(experiment), "fingerprint": name})
         return 0
     if not options.out:
         raise ConfigError("train needs a place for its run folder: add --out DIR or --out s3://…")
     from gan_ray.progress import ProgressLine
     from gan_ray.training.launch import train as launch
 
-    _say(f"{experiment.architecture}, experiment {fingerprint(experiment)}, into {options.out}")
-    line = ProgressLine(experiment.train.images)
-    run = launch(
-        experiment,
-        options.out,
-        local=options.local,
-        fresh=options.fresh,
-        progress=line,
-        say=_say,
-    )
+    _say(f"{experiment.architecture}, experiment {name}, into {options.out}")
+    with ProgressLine(experiment.train.images) as line:
+        run = launch(
+            experiment,
+            options.out,
+            local=options.local,
+            fresh=options.fresh,
+            progress=line,
+            say=_say,
+        )
     if options.json:
         rows = run.metrics()
         best = run.get_json("selection.json")
@@ -204,13 +206,14 @@ def calibrate(arguments: list[str]) -> int:
     parser = _parser("calibrate")
     parser.add_argument("run")
     parser.add_argument("--fpr", type=float, default=0.05, help="share of normals flagged, (0, 1)")
+    about = "column of the manifest (scanner, site) whose values get thresholds of their own"
+    parser.add_argument("--by", default="", metavar="COLUMN", help=about)
     options = parser.parse_args(arguments)
     from gan_ray.artifacts.export import calibrate_run
-    from gan_ray.config import to_dict
+    from gan_ray.report.table import show_calibration
 
-    result = calibrate_run(options.run, fpr=options.fpr)
-    plain = {k: v for k, v in to_dict(result).items() if k != "scores"}
-    _print_json(plain) if options.json else _say(json.dumps(plain))
+    summary = calibrate_run(options.run, fpr=options.fpr, by=options.by).summary()
+    _print_json(summary) if options.json else show_calibration(summary)
     return 0
 
 
@@ -220,6 +223,8 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("bundles", nargs="+", help="folder, s3://… or name@version")
     parser.add_argument("--out", required=True, help="folder for evaluation.json and cases.npz")
     parser.add_argument("--baselines", action="store_true", help="trivial detectors beside it")
+    about = "other scores of the same pass: name[,smooth=2][,top=0.01] …"
+    parser.add_argument("--heads", nargs="+", default=[], metavar="HEAD", help=about)
     options, rest = parser.parse_known_args(arguments)
     from gan_ray.artifacts.bundle import load_bundle
     from gan_ray.report.table import show_evaluation
@@ -230,7 +235,8 @@ def evaluate(arguments: list[str]) -> int:
     if rest:  # `--data.…` changes what the first bundle was trained on
         known = load_bundle(bundles[0]).experiment.data
         settings = _data_settings(rest, "evaluate", known)
-    result = run(bundles, settings, Path(options.out), baselines=options.baselines)
+    where, baselines = Path(options.out), options.baselines
+    result = run(bundles, settings, where, heads=options.heads, baselines=baselines)
     _print_json(result) if options.json else show_evaluation(result)
     return 0
 
@@ -256,7 +262,9 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--format", default="safetensors")
     parser.add_argument("--name", default=None)
     parser.add_argument("--version", default="1")
+    parser.add_argument("--head", default="", help="another score: name[,smooth=2][,top=0.01]")
     parser.add_argument("--fpr", type=float, default=None, help="default: as calibrated, or 0.05")
+    parser.add_argument("--by", default=None, metavar="COLUMN", help="strata; as calibrated, or ''")
     options = parser.parse_args(arguments)
     from gan_ray.artifacts.export import export as run
 
@@ -267,7 +275,9 @@ def export(arguments: list[str]) -> int:
         name=options.name,
         version=options.version,
         fpr=options.fpr,
+        by=options.by,
         formats=options.format,
+        head=options.head,
     )
     _print_json({"bundle": str(bundle)}) if options.json else _say(f"bundle: {bundle}")
     return 0
@@ -306,13 +316,15 @@ def score(arguments: list[str]) -> int:
     parser.add_argument("sink")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--maps", action="store_true")
+    parser.add_argument("--stratum", default="", help="scanner, site, ... that all images are of")
     options = parser.parse_args(arguments)
     from gan_ray.progress import ShardLines
     from gan_ray.scoring.batch import score_prefix
 
     bundle = _bundle(options.bundle, options.registry)
     result = score_prefix(bundle, options.source, options.sink, workers=options.workers,
-                          maps=options.maps, progress=ShardLines())  # fmt: skip
+                          maps=options.maps, stratum=options.stratum,
+                          progress=ShardLines())  # fmt: skip
     _print_json(result) if options.json else _say(json.dumps(result))
     return 0
 
@@ -354,6 +366,7 @@ VERBS: Mapping[str, tuple[Verb, str]] = {
     "train": (train, "train a system; the same --out resumes"),
     "sweep": (sweep, "search settings with Ray Tune and Optuna; the same --out resumes"),
     "select": (select, "choose the best trial of a sweep without test labels"),
+    "heads": (_elsewhere("gan_ray.heads", "heads"), "rank a bundle's scores without labels"),
     "calibrate": (calibrate, "fit the threshold on held-out normals"),
     "evaluate": (evaluate, "open the test split: metrics with intervals"),
     "report": (report, "write one self-contained page"),

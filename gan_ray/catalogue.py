@@ -7,11 +7,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
-from gan_ray import architectures
-from gan_ray.experiment import build_detector, make
-
 
 def command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     """Run the verb `architectures`; gives the exit code."""
@@ -25,6 +20,12 @@ def command(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
 
 def rows() -> list[dict[str, Any]]:
     """Describe every system: variants, presets, streams, scores, parameters of each preset."""
+    import torch
+
+    from gan_ray import architectures
+    from gan_ray.experiment import build_detector, make
+    from gan_ray.scoring.scores import offered
+
     table = []
     for name in architectures.names():
         detector = architectures.get(name)
@@ -40,7 +41,7 @@ def rows() -> list[dict[str, Any]]:
                 "variants": list(detector.variants),
                 "presets": list(detector.presets),
                 "streams": list(detector.streams),
-                "scores": list(detector.scores),
+                "scores": list(offered(detector)),
                 "parameters": parameters,
                 "card": f"docs/systems/{name}.md",
             }

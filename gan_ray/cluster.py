@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gan_ray.errors import ClusterError
@@ -65,3 +67,48 @@ def connect(*, num_cpus: int | None = None) -> None:
             f"no Ray cluster answers at {address}: {error}. Check RAY_ADDRESS, that the head runs, "
             "and RAY_AUTH_TOKEN when it asks for a token (a missing token looks the same)."
         ) from None
+
+
+def patience() -> float:
+    """Give the seconds that nodes are waited for: none on a cluster that lives with this process.
+
+    To a cluster named by RAY_ADDRESS nodes may be on their way, or an autoscaler may start them.
+    """
+    return 0.0 if os.environ.get("RAY_ADDRESS", "local") == "local" else 600.0
+
+
+def wait_for_room(
+    bundle: Mapping[str, float],
+    count: int,
+    *,
+    seconds: float,
+    say: Callable[[str], None],
+    pause: float = 2.0,
+) -> dict[str, float]:
+    """Give what the cluster has, once it has `count` times `bundle` or `seconds` are over.
+
+    An autoscaler is asked for it meanwhile, and no longer: what runs then asks for itself.
+    """
+    import ray
+    from ray.autoscaler.sdk import request_resources
+
+    def have() -> dict[str, float]:
+        found: dict[str, float] = ray.cluster_resources()
+        return found
+
+    def short() -> bool:
+        found = have()
+        return any(found.get(kind, 0.0) < count * amount for kind, amount in bundle.items())
+
+    if seconds <= 0 or not short():
+        return have()
+    wanted = ", ".join(f"{count * amount:g} {kind}" for kind, amount in bundle.items())
+    say(f"the cluster has no room for {wanted} yet: waiting {seconds:g} s at most for nodes")
+    request_resources(bundles=[dict(bundle)] * count)
+    try:
+        ends = time.monotonic() + seconds
+        while short() and time.monotonic() < ends:
+            time.sleep(pause)
+    finally:
+        request_resources(bundles=[])
+    return have()

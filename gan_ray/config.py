@@ -189,6 +189,8 @@ class TrainConfig:
     mix to held-out normals in them is reported; select=fid needs it."""
     samples: Count = 8
     """Images in the sample grids written at each report; 0 writes none."""
+    profile: bool = False
+    """Profile a few cycles of each stage into RUN/profile: a Chrome trace and the top operators."""
 
 
 @config

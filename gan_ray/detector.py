@@ -191,8 +191,8 @@ class Detector(nn.Module, ABC):
     """Its settings: a `@config` class with a field `weights`."""
     streams: ClassVar[tuple[str, ...]] = ("normal",)
     """What a batch must contain."""
-    scores: ClassVar[tuple[str, ...]]
-    """Names of the scores it can feed; the first is the paper's."""
+    score: ClassVar[str]
+    """Name of the paper's score; any other that `offers` can feed is a choice, too."""
     offers: ClassVar[frozenset[str]]
     """What its `Evidence.offers`."""
     infers: tuple[str, ...]

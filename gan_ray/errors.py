@@ -49,6 +49,12 @@ class ClusterError(GanRayError):
     exit_code = 5
 
 
+class OutOfMemoryError(GanRayError):
+    """Memory of a device or a node ran out: names who, where, how much and what fits (exit 5)."""
+
+    exit_code = 5
+
+
 class DivergedError(GanRayError):
     """A loss term stopped being finite: names stage, step, term and images seen (exit 1)."""
 

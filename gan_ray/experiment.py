@@ -112,13 +112,14 @@ def build_detector(experiment: Experiment[Any], *, seed: int | None = None) -> D
     Leaves torch's global random state as it was.
 
     Raises:
-        ConfigError: the image size does not suit the networks, or they need the class of each image
-            and the data would give the answer with it.
+        ConfigError: the image size does not suit the networks or the score, or they need the class
+            of each image and the data would give the answer with it.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(experiment.seed if seed is None else seed, "init"))
         cls = architectures.get(experiment.architecture)
         detector = cls(experiment.model, image_spec(experiment))
+    make_score(experiment.score, detector)
     if detector.conditional:
         _refuse_leak(experiment)
     return detector

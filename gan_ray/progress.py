@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 _BOOKKEEPING = ("stage", "images", "seconds", "images_per_second", "look_seconds")
 
 
 class ProgressLine:
-    """Tells how far a training is, on standard error."""
+    """Tells how far a training is, on standard error; as a context it ends its line."""
 
     def __init__(self, total: int, stream: TextIO | None = None) -> None:
         """Expect `total` images."""
         self._total, self._stream = total, stream or sys.stderr
         self._started, self._first = time.monotonic(), -1
+        self._open = False
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave the terminal at the start of a line, however training ended."""
+        if self._open:
+            self._stream.write("\n")
+            self._stream.flush()
 
     def __call__(self, row: dict[str, Any]) -> None:
         """Show a report's row."""
@@ -32,8 +43,7 @@ class ProgressLine:
         )
         if self._stream.isatty():
             self._stream.write("\r\x1b[2K" + line[:200])
-            if images >= self._total:
-                self._stream.write("\n")
+            self._open = True
         else:
             self._stream.write(line + "\n")
         self._stream.flush()

@@ -23,6 +23,7 @@ from serve.schemas import (
 )
 
 UNCALIBRATED = "the bundle is not calibrated: no p-value, no decision, no fixed colour scale"
+COMMON = "this stratum has no threshold of its own: judged by the common one"
 
 
 def raise_fault(fault: Fault) -> None:
@@ -38,8 +39,13 @@ def score_response(
     *,
     maps: bool,
     reconstructions: bool,
+    stratum: str = "",
 ) -> ScoreResponse:
-    """Give one output per image, in their order."""
+    """Give one output per image, in their order; all are of one `stratum`."""
+    threshold = card.strata.get(stratum, card.threshold)
+    warnings = [UNCALIBRATED] if threshold is None else []
+    if threshold is not None and threshold.stratum != stratum:
+        warnings = [COMMON]
 
     def scored(name: str, case: Case) -> Scored:
         output = Scored(
@@ -47,9 +53,9 @@ def score_response(
             score=case.score,
             p_value=case.p_value,
             label=None if case.abnormal is None else "abnormal" if case.abnormal else "normal",
-            threshold=card.threshold,
+            threshold=threshold,
             preprocess=card.manifest.preprocessing,
-            warnings=[UNCALIBRATED] if case.abnormal is None else [],
+            warnings=warnings,
         )
         if maps and case.map is not None and card.map_range is not None:
             output.map = png8(case.map, *card.map_range)

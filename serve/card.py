@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from gan_ray.artifacts.folder import read_file
 from gan_ray.artifacts.manifest import MANIFEST, Manifest, parse_manifest
-from gan_ray.config import fingerprint
+from gan_ray.config import from_dict
 from gan_ray.detector import ImageSpec
+from gan_ray.scoring import calibration
+from gan_ray.scoring.calibration import Calibration
 from serve.schemas import ModelMetadata, TensorMetadata, Threshold
 
 
@@ -38,14 +41,21 @@ class Card:
         """What the networks take."""
         return self.manifest.image
 
-    @property
+    @cached_property
+    def _calibration(self) -> Calibration | None:
+        stored = self.manifest.calibration
+        return None if stored is None else from_dict(Calibration, stored)
+
+    @cached_property
     def threshold(self) -> Threshold | None:
         """Where abnormal begins, if the bundle is calibrated."""
-        calibration = self.manifest.calibration
-        if calibration is None:
-            return None
-        name = "thr-" + fingerprint(calibration)[:8]
-        return Threshold(value=calibration["threshold"], fpr=calibration["fpr"], id=name)
+        return None if self._calibration is None else _stated(self._calibration, "")
+
+    @cached_property
+    def strata(self) -> dict[str, Threshold]:
+        """Where it begins for images of strata that have a threshold of their own."""
+        own = {} if self._calibration is None else self._calibration.strata
+        return {name: _stated(threshold, name) for name, threshold in own.items()}
 
     @property
     def map_range(self) -> tuple[float, float] | None:
@@ -55,7 +65,7 @@ class Card:
 
     def metadata(self) -> ModelMetadata:
         """Describe the model in the terms of the Open Inference Protocol v2."""
-        manifest, calibration = self.manifest, self.manifest.calibration
+        manifest, stored = self.manifest, self.manifest.calibration
         size, channels = manifest.image.size, manifest.image.channels
         images, maps = [-1, channels, size, size], [-1, 1, size, size]
         return ModelMetadata(
@@ -72,7 +82,8 @@ class Card:
                 "architecture": manifest.architecture,
                 "score": manifest.score.get("name", ""),
                 "threshold": self.threshold,
-                "calibration_images": None if calibration is None else calibration["images"],
+                "strata": self.strata,
+                "calibration_images": None if stored is None else stored["images"],
                 "map_range": self.map_range,
                 "fit": manifest.fit,
                 "preprocess": manifest.preprocessing,
@@ -80,3 +91,7 @@ class Card:
                 "passes_per_image": manifest.passes_per_image,
             },
         )
+
+
+def _stated(threshold: calibration.Threshold, stratum: str) -> Threshold:
+    return Threshold(value=threshold.threshold, fpr=threshold.fpr, id=threshold.id, stratum=stratum)

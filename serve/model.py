@@ -38,6 +38,8 @@ class Job:
     """[N, C, S, S], uint8 or uint16."""
     maps: bool = False
     reconstructions: bool = False
+    stratum: str = ""
+    """Scanner, site, ... that all its images are of, as the calibration names it."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,16 @@ class Model:
         rows = [row for images in jobs for row in images.rows if not isinstance(row, Fault)]
         if len({row.dtype for row in rows}) > 1:
             rows = [widen(row) for row in rows]
+        strata = [
+            images.job.stratum
+            for images in jobs
+            for row in images.rows
+            if not isinstance(row, Fault)
+        ]
         cases = iter(
             self._cases(
                 np.stack(rows),
+                np.array(strata),
                 maps=any(images.job.maps for images in jobs),
                 reconstructions=any(images.job.reconstructions for images in jobs),
             )
@@ -159,12 +168,12 @@ class Model:
         ]
 
     def _cases(
-        self, images: np.ndarray, *, maps: bool, reconstructions: bool
+        self, images: np.ndarray, strata: np.ndarray, *, maps: bool, reconstructions: bool
     ) -> list[Case | Fault]:
         result = self._scorer.score_images(images, maps=maps, reconstructions=reconstructions)
         calibration = self.bundle.calibration
-        p_values = None if calibration is None else calibration.p_values(result.scores)
-        abnormal = None if calibration is None else calibration.abnormal(result.scores)
+        p_values = None if calibration is None else calibration.p_values(result.scores, strata)
+        abnormal = None if calibration is None else calibration.abnormal(result.scores, strata)
         reconstructed = result.reconstructions
         return [
             Case(

@@ -133,10 +133,12 @@ async def score(
     args: Settings,
     map_: Annotated[Literal["png8"] | None, Query(alias="map")] = None,
     reconstruction: Annotated[Literal["png8"] | None, Query()] = None,
+    stratum: Annotated[str, Query(max_length=128)] = "",
 ) -> ScoreResponse:
     """Score an image body, the files of a multipart body, or a JSON list of URIs as one batch.
 
-    207 says that some of several images could not be scored.
+    207 says that some of several images could not be scored. `stratum` names the scanner, site, ...
+    that all images are of, where the bundle has a threshold for it.
     """
     limits = args.limits
     maps, reconstructions = map_ is not None, reconstruction is not None
@@ -154,7 +156,7 @@ async def score(
         error = f"{len(names)} images are too many for pictures inside the answer"
         hint = f"ask for pictures of up to {limits.parts} images"
         raise Failure(413, "TOO_MANY_PICTURES", error, hint)
-    reply = await _within(args, model, Job(files, uris, None, maps, reconstructions))
+    reply = await _within(args, model, Job(files, uris, None, maps, reconstructions, stratum))
     failed = [case for case in reply.cases if isinstance(case, Fault)]
     if failed and kind in bodies.IMAGE_TYPES:
         answers.raise_fault(failed[0])
@@ -167,6 +169,7 @@ async def score(
         reply,
         maps=maps,
         reconstructions=reconstructions,
+        stratum=stratum,
     )
 
 

@@ -84,7 +84,9 @@ class Threshold(BaseModel):
     value: float
     fpr: float
     id: str
-    """Names the calibration that the threshold comes from."""
+    """Names the threshold by its content."""
+    stratum: str = ""
+    """Scanner, site, ... that it was set for; empty: the common one."""
 
 
 class Scored(BaseModel):

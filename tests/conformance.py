@@ -19,7 +19,7 @@ from gan_ray.config import Experiment, from_dict, to_dict
 from gan_ray.detector import Batch, Detector, Stage
 from gan_ray.errors import ConfigError
 from gan_ray.scoring.scorer import Scorer
-from gan_ray.scoring.scores import make_score
+from gan_ray.scoring.scores import make_score, offered
 from gan_ray.training.latent import prior_codes
 from gan_ray.training.loop import Report, fit
 from gan_ray.training.state import decode, encode
@@ -275,7 +275,7 @@ class Conformance:
         images = rng.integers(0, 256, shape, dtype=np.uint8)
         images[3:6] //= 7  # some dim ones: statistics over a batch would show
         order = rng.permutation(11)
-        for score in detector.scores:
+        for score in offered(detector):
             config = dataclasses.replace(settings.score, name=score)
             made = make_score(config, detector)
             whole = Scorer(detector, made, batch_size=11).score_images(images).scores

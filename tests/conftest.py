@@ -10,6 +10,7 @@ os.environ.update(
     RAY_AUTH_MODE="disabled",
     RAY_USAGE_STATS_ENABLED="0",
     RAY_DEDUP_LOGS="0",
+    RAY_metrics_report_interval_ms="500",
     RAY_TRAIN_HEALTH_CHECK_INTERVAL_S="0.2",
     RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0",
     RAY_TRAIN_METRICS_ENABLED="0",

@@ -46,6 +46,24 @@ def test_help_comes_at_once_and_names_every_verb():
         assert f"\n  {verb} " in text
 
 
+def test_help_of_every_verb_imports_neither_torch_nor_ray():
+    script = """
+import sys
+from gan_ray.__main__ import VERBS, main
+for verb in VERBS:
+    try:
+        main([verb, "--help"])
+    except SystemExit as end:
+        assert end.code == 0, verb
+    print("IMPORTED", verb, *sorted({"torch", "ray", "boto3"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("IMPORTED")]
+    assert len(lines) >= 15
+    assert not [line for line in lines if len(line.split()) > 2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

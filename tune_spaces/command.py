@@ -6,14 +6,15 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gan_ray.config import Experiment
 from gan_ray.errors import CheckFailed, ConfigError
-from tune_spaces.derive import Value
-from tune_spaces.studies import STUDIES
+from tune_spaces.derive import STUDIES, Value
 
-Settings = Callable[[str, str, str, Sequence[str], str], Experiment[Any]]
+if TYPE_CHECKING:
+    from gan_ray.config import Experiment
+
+Settings = Callable[[str, str, str, Sequence[str], str], "Experiment[Any]"]
 """(architecture, variant, preset, words, verb) to an experiment: `gan_ray.__main__._settings`."""
 
 
@@ -51,6 +52,7 @@ def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str], settings: S
         concurrent=options.concurrent,
         objective=options.objective,
         progress=_say,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     if options.json:
         print(json.dumps(content, indent=1))

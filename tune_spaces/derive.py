@@ -6,6 +6,7 @@ Keys are dotted paths as on the command line, such as `model.weights.identity`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from gan_ray.errors import ConfigError
@@ -13,6 +14,12 @@ from gan_ray.ranges import Choice, IntRange, LogUniform, Range, Uniform
 
 Value = str | int | float | bool | None
 """What a dimension can take."""
+
+STUDIES: Mapping[str, tuple[str, ...]] = {
+    "weights": ("model.weights.",),
+    "full": ("model.", "score."),
+}
+"""A study's name and what the keys that it searches begin with."""
 
 
 def derive(config: type[Any], prefix: str = "") -> dict[str, Range]:

@@ -15,14 +15,8 @@ from gan_ray.errors import ConfigError, unknown
 from gan_ray.experiment import build_detector
 from gan_ray.ranges import Range
 from gan_ray.scoring.scores import settings_read
-from tune_spaces.derive import Value, derive, narrow, nearest
+from tune_spaces.derive import STUDIES, Value, derive, narrow, nearest
 from tune_spaces.settings import with_settings
-
-STUDIES: Mapping[str, tuple[str, ...]] = {
-    "weights": ("model.weights.",),
-    "full": ("model.", "score."),
-}
-"""A study's name and what the keys that it searches begin with."""
 
 Selector = Literal["aucp", "validation"]
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from gan_ray.cluster import connect
+from gan_ray.cluster import connect, patience, wait_for_room
 from gan_ray.config import Experiment, TrainConfig, to_dict
 from gan_ray.data.sources import load_training
 from gan_ray.detector import Stage
@@ -57,13 +57,15 @@ def sweep(
     concurrent: int | None = None,
     objective: str = "val/aucp",
     progress: Progress | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Run `samples` trials of each experiment's architecture; give the content of `sweep.json`.
 
     A study's first trial has the settings of its experiment. Called again with the same `out`, a
     sweep goes on where it was, a trial from its newest checkpoint. `progress` sees the row of each
     trial that ends. `concurrent` trials run at a time at most, by default as many as the cluster
-    has room for.
+    has room for. A cluster without room for one is waited for, ten minutes at most, and `say` is
+    told; one that was started by this process has what it has.
 
     Raises:
         ConfigError: the study, a key, a range or the objective cannot be; the data lack what the
@@ -85,7 +87,7 @@ def sweep(
         os.environ.setdefault(name, value)
     connect()
     for plan in wanted:
-        _search(plan, record, objective, samples, seed, concurrent, progress)
+        _search(plan, record, objective, samples, seed, concurrent, progress, say)
     from tune_spaces.select import select
 
     if record.content()["best"] is not None:
@@ -109,6 +111,7 @@ def _search(
     seed: int,
     concurrent: int | None,
     progress: Progress | None,
+    say: Callable[[str], None],
 ) -> None:
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
@@ -152,7 +155,7 @@ def _search(
             search_alg=search,
             scheduler=scheduler if _stops_cleanly(train) else None,
             num_samples=count,
-            max_concurrent_trials=_room(train, concurrent),
+            max_concurrent_trials=_room(train, concurrent, say, patience()),
             reuse_actors=alone,
             trial_dirname_creator=lambda trial: f"{plan.name}-{trial.trial_id}",
         ),
@@ -194,12 +197,13 @@ def _actor(train: TrainConfig) -> dict[str, float]:
     return {"cpu": 1.0} | ({"gpu": train.gpus_per_worker} if train.use_gpu else {})
 
 
-def _room(train: TrainConfig, concurrent: int | None) -> int:
+def _room(
+    train: TrainConfig, concurrent: int | None, say: Callable[[str], None], seconds: float
+) -> int:
     """Trials that find room at the same time, workers and all."""
-    import ray
-
-    have = ray.cluster_resources()
     one = needs(train)
+    worker = {kind: amount / train.workers for kind, amount in one.items()}
+    have = wait_for_room(worker, train.workers, seconds=seconds, say=say)
     room = min(int(have.get(kind, 0.0) / amount) for kind, amount in one.items())
     if room == 0:
         asked = ", ".join(f"{amount:g} {kind}" for kind, amount in one.items())

@@ -11,8 +11,9 @@ from ray import tune
 from gan_ray.errors import GanRayError
 from gan_ray.experiment import parse
 from gan_ray.training.launch import train
+from gan_ray.training.prometheus import Prometheus
 from gan_ray.training.run import RunFolder
-from gan_ray.training.session import run_session
+from gan_ray.training.session import Written, run_session
 from tune_spaces.settings import with_settings
 
 
@@ -25,7 +26,7 @@ def run_trial(config: dict[str, Any], *, experiment: dict[str, Any], objective: 
     """
     run = RunFolder(config["run"])
 
-    def report(row: dict[str, Any], checkpoint: str | None = None) -> None:
+    def report(row: dict[str, Any]) -> None:
         if objective in row:
             tune.report({"images": row["images"], objective: row[objective]})
 
@@ -36,7 +37,13 @@ def run_trial(config: dict[str, Any], *, experiment: dict[str, Any], objective: 
         else:
             run.claim(settings)
             cuda = settings.train.use_gpu and torch.cuda.is_available()
-            run_session(settings, run, device="cuda" if cuda else "cpu", on_report=report)
+            device, figures = torch.device("cuda" if cuda else "cpu"), Prometheus(settings, run)
+
+            def on_report(row: dict[str, Any], written: Written | None) -> None:
+                figures.show(row, written, device)
+                report(row)
+
+            run_session(settings, run, device=device, on_report=on_report)
     except GanRayError as error:
         tune.report({"failed": f"{type(error).__name__}: {error}"})
     except Exception as error:

@@ -92,7 +92,7 @@ class Translator(Detector):
     """
 
     streams = ("normal", "unlabeled")
-    scores = ("residual",)
+    score = "residual"
     offers = frozenset({"reconstruction"})
     infers = ("generator",)
 

@@ -113,15 +113,7 @@ class ALAD(Detector):
     name = "alad"
     title = "ALAD: cycle-consistent bidirectional GAN; EGBAD as a variant (Zenati et al. 2018)"
     Config = ALADConfig
-    scores = (
-        "pair_features",
-        "pair_features_l2",
-        "pair_logits",
-        "l1",
-        "l2",
-        "l1_pair_features",
-        "l1_pair_logits",
-    )
+    score = "pair_features"
     offers = frozenset({"reconstruction", "features.pair", "logits.pair"})
     infers = ("encoder", "generator", "discriminator_xx")
     passes_per_image = 4

@@ -128,7 +128,7 @@ class ALOCC(Detector):
     name = "alocc"
     title = "ALOCC: adversarially learned one-class classifier (Sabokrou et al. 2018)"
     Config = ALOCCConfig
-    scores = ("occ2", "occ1", "residual_squared", "residual")
+    score = "occ2"
     offers = frozenset({"reconstruction", "logits.image", "logits.reconstruction"})
     infers = ("refiner", "discriminator")
     passes_per_image = 4

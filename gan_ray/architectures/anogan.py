@@ -98,7 +98,7 @@ class AnoGAN(Detector):
     name = "anogan"
     title = "AnoGAN: DCGAN and a latent search for each image (Schlegl et al. 2017)"
     Config = AnoGANConfig
-    scores = ("search", "residual")
+    score = "search"
     offers = frozenset({"reconstruction", "features.discriminator"})
     infers = ("generator", "discriminator")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -161,7 +161,7 @@ class FAnoGAN(Detector):
     name = "f-anogan"
     title = "f-AnoGAN: WGAN-GP and an encoder trained on it (Schlegl et al. 2019)"
     Config = FAnoGANConfig
-    scores = ("residual_features", "residual_squared", "features", "residual")
+    score = "residual_features"
     offers = frozenset({"reconstruction", "features.critic"})
     infers = ("generator", "critic", "encoder")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

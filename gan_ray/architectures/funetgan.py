@@ -180,7 +180,7 @@ class FUNetGAN(Detector):
     name = "f-unetgan"
     title = "f-UNetGAN: WGAN-GP with a U-Net critic, and an encoder (Nafti, Besbes et al. 2024)"
     Config = FUNetGANConfig
-    scores = ("scaled_features", "residual_squared", "residual")
+    score = "scaled_features"
     offers = frozenset({"reconstruction", "features.global", "features.pixel"})
     infers = ("generator", "critic", "encoder")
     passes_per_image = 4

@@ -92,7 +92,7 @@ class GANomaly(Detector):
     name = "ganomaly"
     title = "GANomaly: autoencoder scored by the code of its reconstruction (Akcay et al. 2018)"
     Config = GANomalyConfig
-    scores = ("latent", "latent_l1", "residual")
+    score = "latent"
     offers = frozenset({"reconstruction", "latents.code"})
     infers = ("encoder", "decoder", "second_encoder")
     passes_per_image = 3

@@ -246,7 +246,7 @@ class RACCGAN(Detector):
     title = "RA-CCGAN: class-conditional WGAN-GP with separable convolutions and an encoder"
     Config = RACCGANConfig
     streams = ("normal", "class")
-    scores = ("residual_features", "residual_squared", "features", "residual")
+    score = "residual_features"
     offers = frozenset({"reconstruction", "features.critic"})
     infers = ("generator", "critic", "encoder")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -15,10 +15,12 @@ from gan_ray.artifacts.golden import Golden, golden_classes, golden_images
 from gan_ray.artifacts.manifest import Manifest, Training, is_plain_name, software
 from gan_ray.config import Experiment, ScoreConfig, to_dict
 from gan_ray.data.sources import Split, load_training
+from gan_ray.data.strata import strata_of_calibration
 from gan_ray.data.transforms import preprocessing_hash
 from gan_ray.detector import Detector
 from gan_ray.errors import ArtifactError, ConfigError, unknown
 from gan_ray.scoring.calibration import Calibration, calibrate
+from gan_ray.scoring.heads import parse_head
 from gan_ray.scoring.scales import fit_scales
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
@@ -42,20 +44,25 @@ def export(
     name: str | None = None,
     version: str = "1",
     fpr: float | None = None,
+    by: str | None = None,
     formats: str = "safetensors",
+    head: str = "",
     device: str = "cpu",
 ) -> Path:
     """Write the bundle of a run's checkpoint to the folder `out`, as a whole or not at all.
 
-    The threshold is set on held-out normals that neither training nor selection saw, for `fpr`;
-    left out, it is the rate of the last `gan-ray calibrate`, or 0.05. Up to 200 of these images and
-    the golden images are then scored by the trained detector and by the bundle read back.
+    The threshold is set on held-out normals that neither training nor selection saw, for `fpr`,
+    and one for each stratum that the column `by` of the manifest tells; left out, they are those of
+    the last `gan-ray calibrate`, or 0.05 and none. `head` is the score to ship, as `scoring.heads`
+    reads it, in place of the experiment's. Up to 200 of these images and the golden images are then
+    scored by the trained detector and by the bundle read back.
 
     Raises:
         ArtifactError: a score differs by more than 1e-4 or a decision flips (nothing is left
             behind), or the run has no usable checkpoint.
-        ConfigError: an unknown format, a name or version that cannot be one, `out` exists, other
-            data than the run's, or too few held-out normals for `fpr`.
+        ConfigError: an unknown format, a head that cannot work, a name or version that cannot be
+            one, `out` exists, other data than the run's, too few held-out normals for `fpr`, or no
+            strata in column `by`.
     """
     for format_ in formats.split(","):
         if format_ not in _FORMATS:
@@ -67,8 +74,9 @@ def export(
                 "and underscores, beginning with a letter or digit"
             )
     refuse_existing(Path(out))
-    trained = _open(run, checkpoint, device)
-    calibration = _calibrate(trained, trained.stated_rate if fpr is None else fpr)
+    trained = _open(run, checkpoint, device, head)
+    rate, column = trained.stated
+    calibration = _calibrate(trained, rate if fpr is None else fpr, column if by is None else by)
     images = golden_images(trained.detector.image)
     kinds = golden_classes(images, trained.detector.image)
     golden = Golden(images, trained.scorer.score_images(images, classes=kinds).scores)
@@ -89,18 +97,25 @@ def export(
 
 
 def calibrate_run(
-    run: str | Path, fpr: float = FPR, *, checkpoint: Checkpoint = "best", device: str = "cpu"
+    run: str | Path,
+    fpr: float = FPR,
+    *,
+    by: str = "",
+    checkpoint: Checkpoint = "best",
+    device: str = "cpu",
 ) -> Calibration:
     """Set the threshold of a run's checkpoint on its held-out normals; writes `threshold.json`.
 
-    The file holds `value`, `fpr` and `images` (number of normals) as `evaluation.json` does, the
-    checkpoint by its images of training, and the whole calibration.
+    `by` is a column of the manifest whose values (scanner, site, product) get thresholds of their
+    own. The file holds `value`, `fpr` and `images` (number of normals) as `evaluation.json` does,
+    the checkpoint by its images of training, and the whole calibration.
 
     Raises:
-        ConfigError: other data than the run's, or too few held-out normals for `fpr`.
+        ConfigError: other data than the run's, too few held-out normals for `fpr`, or a column
+            that tells no strata.
     """
     trained = _open(run, checkpoint, device)
-    calibration = _calibrate(trained, fpr)
+    calibration = _calibrate(trained, fpr, by)
     summary = {"value": calibration.threshold, "fpr": fpr, "images": calibration.images}
     details = {"checkpoint": trained.images, "calibration": to_dict(calibration)}
     trained.folder.put_json(_THRESHOLD, summary | details)
@@ -159,10 +174,12 @@ class _Trained:
         return slice(None, None, max(1, -(-len(self.held_out) // _PARITY_IMAGES)))
 
     @property
-    def stated_rate(self) -> float:
-        """The false-positive rate of the last `calibrate`, if there was one."""
+    def stated(self) -> tuple[float, str]:
+        """The false-positive rate and the column of strata of the last `calibrate`, if any."""
         stored = self.folder.get_json(_THRESHOLD)
-        return FPR if stored is None else float(stored["fpr"])
+        if stored is None:
+            return FPR, ""
+        return float(stored["fpr"]), str(stored["calibration"].get("by", ""))
 
     @property
     def selection(self) -> str:
@@ -173,7 +190,7 @@ class _Trained:
         return str(chosen["reason"])
 
 
-def _open(run: str | Path, checkpoint: Checkpoint, device: str) -> _Trained:
+def _open(run: str | Path, checkpoint: Checkpoint, device: str, head: str = "") -> _Trained:
     folder = RunFolder(run)
     detector, experiment, images = load_detector(folder, checkpoint)
     data = load_training(experiment.data)
@@ -184,8 +201,9 @@ def _open(run: str | Path, checkpoint: Checkpoint, device: str) -> _Trained:
             f"{data.fingerprint}): its held-out normals are not known. Put the same images back "
             f"at --data.root {experiment.data.root}, or train again"
         )
-    named = replace(experiment.score, name=experiment.score.name or detector.scores[0])
-    score = fit_scales(named, detector, data.select, device=device)
+    named = replace(experiment.score, name=experiment.score.name or detector.score)
+    chosen = parse_head(head, named, detector) if head else named
+    score = fit_scales(chosen, detector, data.select, device=device)
     made = make_score(score, detector)
     return _Trained(
         folder=folder,
@@ -200,13 +218,16 @@ def _open(run: str | Path, checkpoint: Checkpoint, device: str) -> _Trained:
     )
 
 
-def _calibrate(trained: _Trained, fpr: float) -> Calibration:
+def _calibrate(trained: _Trained, fpr: float, by: str) -> Calibration:
+    data = trained.experiment.data
+    strata = strata_of_calibration(data, by) if by else None
     images, classes = trained.held_out.images, trained.held_out.classes
     scores = trained.scorer.score_images(images, classes=classes).scores
     sample = trained.scorer.score_images(
         images[trained.sample], classes=classes[trained.sample], maps=True
     )
-    return calibrate(scores, fpr, sample.maps)
+    groups = trained.held_out.groups
+    return calibrate(scores, fpr, sample.maps, groups=groups, by=by, strata=strata)
 
 
 def _describe(trained: _Trained, name: str, version: str, calibration: Calibration) -> Manifest:
@@ -243,8 +264,9 @@ def _same(
     if calibration is not None:
         # The threshold is some image's own score, where a last bit can decide and means nothing.
         equal = np.isclose(expected, found, rtol=1e-6, atol=0)
-        flipped = calibration.abnormal(expected) != calibration.abnormal(found)
-        flips = int((flipped & ~equal).sum())
+        for threshold in (calibration, *calibration.strata.values()):
+            flipped = threshold.abnormal(expected) != threshold.abnormal(found)
+            flips += int((flipped & ~equal).sum())
     if not difference <= TOLERANCE or flips:
         raise ArtifactError(
             f"{what}: scores changed; the largest difference is {difference:.3g} (allowed: "

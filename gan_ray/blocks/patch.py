@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, unfold
 
 from gan_ray.blocks.encodings import PositionalEncoding
+from gan_ray.blocks.rectifier import Rectifier
 
 
 class PatchDiscriminator(nn.Module):
@@ -41,7 +42,7 @@ class PatchDiscriminator(nn.Module):
         widths = [channels + planes, *(min(width << layer, max_width) for layer in range(layers))]
         stages: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
-            stages += [HalvingConv2d(inputs, outputs), nn.LeakyReLU(0.01, inplace=True)]
+            stages += [HalvingConv2d(inputs, outputs), Rectifier(0.01)]
         self.layers = nn.Sequential(*stages, nn.Conv2d(widths[-1], 1, 3, 1, 1, bias=False))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from gan_ray.data.brightness import (
     MAX_PIXELS,
@@ -15,6 +15,7 @@ from gan_ray.data.brightness import (
     refusal,
     refuse_size,
 )
+from gan_ray.data.deep_colour import is_deep, is_torn, read_deep
 from gan_ray.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -25,7 +26,8 @@ def read_picture(data: bytes, name: str) -> np.ndarray:
 
     The EXIF orientation is applied. Palettes and CMYK become RGB, 1-bit images 0 and 255, and what
     is (half) transparent is laid over black. 16-bit grey keeps its values (0 to 65535, white high),
-    and float TIFFs in [0, 1] become 16 bit; 16-bit colour is reduced to 8 bit.
+    and float TIFFs in [0, 1] become 16 bit; so does 16-bit colour, except for CMYK and for grey
+    with alpha, which are reduced to 8 bit.
 
     Raises:
         DataError: the file is damaged, of another format, larger than `MAX_PIXELS`, has several
@@ -34,6 +36,8 @@ def read_picture(data: bytes, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _refuse_unfit(image, name)
+            if is_deep(image):
+                return read_deep(data, FORMATS)
             image.load()
             inverted = _stores_white_as_zero(image)
             return _pixels(ImageOps.exif_transpose(image), name, inverted)
@@ -50,11 +54,17 @@ def read_picture(data: bytes, name: str) -> np.ndarray:
     raise refusal(name, reason, REPLACE)
 
 
-def _refuse_unfit(image: Image.Image, name: str) -> None:
+def _refuse_unfit(image: ImageFile.ImageFile, name: str) -> None:
     refuse_size(image.width, image.height, name)
     # A JPEG with several pictures is a photograph with its previews; the first one is meant.
     if image.format in ("PNG", "TIFF") and getattr(image, "is_animated", False):
         raise refusal(name, "has several pages or frames", "Save each as a file of its own.")
+    if is_torn(image):
+        raise refusal(
+            name,
+            "stores each 16-bit colour in a plane of its own, which is not readable yet",
+            "Save it with interleaved colours (PlanarConfiguration 1) or as a PNG.",
+        )
 
 
 def _stores_white_as_zero(image: Image.Image) -> bool:

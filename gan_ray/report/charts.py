@@ -149,6 +149,39 @@ def boxes(model: Model) -> str:
         return to_svg(drawn, description=f"Scores per sub-label, {model_name(model)}")
 
 
+def calibration(model: Model) -> str | None:
+    """Give the share of normal test images with a p-value of at most a, for every rate a.
+
+    It should follow the diagonal. The band holds 95 % of the shares at each rate that chance makes
+    with so many calibration and so many independent test images (beta-binomial).
+    """
+    from scipy.stats import betabinom
+
+    threshold, p_values = model.get("threshold"), model["scores"].get("p_values")
+    if not threshold or not p_values:
+        return None
+    _, labels = _scores(model)
+    found = np.sort(np.array(p_values, np.float64)[labels == 0])
+    held_out, normals = int(threshold["images"]), len(found)
+    ranks = np.unique(np.linspace(1, held_out, min(held_out, 50)).round())
+    ends = [
+        betabinom.ppf(q, normals, ranks, held_out + 1 - ranks) / normals for q in (0.025, 0.975)
+    ]
+    rates = np.linspace(0, 1, 201)
+    with drawing(salt=f"calibration {model_name(model)}"):
+        drawn = figure(_WIDTH, 2.7)
+        axes = drawn.subplots()
+        axes.fill_between(ranks / (held_out + 1), *ends, color=MUTED, alpha=0.2, linewidth=0)
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
+        shares = np.searchsorted(found, rates, "right") / normals
+        axes.plot(rates, shares, color=NORMAL, drawstyle="steps-post")
+        axes.axvline(threshold["fpr"], color=MARK, linewidth=1.1, linestyle=(0, (4, 2)))
+        axes.set(xlim=(0, 1), ylim=(0, 1.01))
+        axes.set_xlabel("stated rate of false alarms")
+        axes.set_ylabel("share of normal images flagged")
+        return to_svg(drawn, description=f"Calibration of p-values, {model_name(model)}")
+
+
 def search_history(search: Mapping[str, Any]) -> str:
     """Give every trial's objective in order of its number, with the best so far as a line."""
     trials = sorted((t for t in search["trials"] if _finite(t.get("value"))),

@@ -122,13 +122,33 @@ def _model(model: Mapping[str, Any], index: int, source: Evaluation) -> dict[str
     return {
         "model": model,
         "counts": counts,
-        "promise": words.threshold_promise(**threshold) if threshold else None,
+        "promise": words.threshold_promise(
+            threshold["value"], fpr=threshold["fpr"], images=threshold["images"]
+        )
+        if threshold
+        else None,
         "outcome": words.threshold_outcome(model, counts) if counts else None,
+        "strata": [words.stratum_rate(row) for row in (threshold or {}).get("strata", ())],
+        "heads": _heads(model),
         "histogram": Markup(charts.histogram(model)),
         "boxes": Markup(charts.boxes(model)),
+        "calibration": Markup(charts.calibration(model) or ""),
         "gallery": gallery,
         "scale": pictures.scale(*scale) if scale and f"maps_{index}" in source.cases else None,
     }
+
+
+def _heads(model: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Give the rows of the table of heads, the own score first, and its columns."""
+    heads = model.get("heads")
+    if not heads:
+        return None
+    pairs = {pair["b"]: pair for pair in heads["paired"] if pair["metric"] == "image_auroc"}
+    figures = heads["figures"].items()
+    rows = [{"name": heads["own"], "metrics": model["metrics"], "pair": None}]
+    rows += [{"name": n, "metrics": each["metrics"], "pair": pairs[n]} for n, each in figures]
+    columns = [k for k in words.metric_keys(rows[1:]) if k not in words.FURTHER]
+    return {"rows": rows, "columns": columns, "warning": words.HEADS}
 
 
 def _pictures(

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gan_ray.report.words import model_name, p_value, verdict
+from gan_ray.report.words import (
+    HEADS,
+    model_name,
+    number,
+    p_value,
+    share,
+    stratum_rate,
+    verdict,
+)
 
 _KINDS = ("sizes", "dtypes")
 _COLUMNS = (
@@ -21,30 +29,75 @@ _COLUMNS = (
 def show_evaluation(evaluation: Mapping[str, Any]) -> None:
     """Print models and baselines with their 95 % intervals, and the paired verdicts."""
     rows = [*evaluation["models"], *evaluation["baselines"]]
-    shown = [name for name in _COLUMNS if any(name in row["metrics"] for row in rows)]
-    view = Table(box=None, pad_edge=False)
-    view.add_column("detector")
-    for name in shown:
-        view.add_column(name, justify="right")
-    for row in rows:
-        view.add_row(Text(model_name(row)), *(_cell(row["metrics"].get(name)) for name in shown))
     console = _console()
-    console.print(view)
+    console.print(_metrics("detector", {model_name(row): row["metrics"] for row in rows}))
+    for row in evaluation["models"]:
+        for stratum in (row["threshold"] or {}).get("strata", ()):
+            console.print(Text(f"{model_name(row)}, {stratum_rate(stratum)}"))
     for row in rows:
         if subjects := row["by_group"]:
+            names = ("image_auroc", "image_ap", "sensitivity", "specificity")
+            cells = (f"{name} {_cell(subjects[name])}" for name in names if name in subjects)
             console.print(
-                f"{model_name(row)}, by patient or group ({subjects['groups']}): image_auroc "
-                f"{_cell(subjects['image_auroc'])}, image_ap {_cell(subjects['image_ap'])}",
+                f"{model_name(row)}, by patient or group ({subjects['groups']}): "
+                f"{', '.join(cells)}",
                 markup=False,
                 highlight=False,
             )
-    for pair in evaluation["paired"]:
+    _print_pairs(console, evaluation["paired"])
+    for model in evaluation["models"]:
+        if heads := model["heads"]:
+            others = {name: each["metrics"] for name, each in heads["figures"].items()}
+            named = {f"{heads['own']} (its own)": model["metrics"], **others}
+            console.print(_metrics(f"heads of {model_name(model)}", named))
+            _print_pairs(console, heads["paired"])
+            console.print(HEADS, markup=False, highlight=False)
+
+
+def _metrics(heading: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    shown = [name for name in _COLUMNS if any(name in metrics for metrics in rows.values())]
+    view = Table(box=None, pad_edge=False)
+    view.add_column(heading)
+    for name in shown:
+        view.add_column(name, justify="right")
+    for name, metrics in rows.items():
+        view.add_row(Text(name), *(_cell(metrics.get(key)) for key in shown))
+    return view
+
+
+def _print_pairs(console: Console, pairs: Sequence[Mapping[str, Any]]) -> None:
+    for pair in pairs:
         console.print(
             f"{pair['a']} - {pair['b']}, {pair['metric']}: {pair['difference']:+.4f} "
             f"[{pair['low']:+.4f}, {pair['high']:+.4f}]  {verdict(pair)}  "
             f"(p {p_value(pair['p_value'])}, corrected {p_value(pair['p_holm'])})",
             markup=False,
             highlight=False,
+        )
+
+
+def show_calibration(summary: Mapping[str, Any]) -> None:
+    """Print a threshold with what it promises, and those of strata."""
+    console = _console()
+    rows = [("", summary), *summary["strata"].items()]
+    rows += [("mean of a group", summary["subjects"])] if summary["subjects"] else []
+    view = Table(box=None, pad_edge=False)
+    for head in (summary["by"] or "images", "threshold", "normals", "groups"):
+        view.add_column(head)
+    for head in ("flagged on average", "at most (95 %)", "id"):
+        view.add_column(head)
+    for name, row in rows:
+        shares = [share(row["bound"][key]) for key in ("expected", "upper")]
+        counts = [f"{row[key]:,}" for key in ("images", "groups")]
+        view.add_row(Text(name or "all"), number(row["threshold"], 6), *counts, *shares, row["id"])
+    console.print(view)
+    for name, images in summary["few"].items():
+        console.print(
+            Text(
+                f"{summary['by']} {name!r}: {images} held-out normals are too few for a threshold "
+                f"of its own at {share(summary['fpr'])}; it takes the common one, which promises "
+                "nothing for it alone"
+            )
         )
 
 

@@ -81,6 +81,13 @@ FURTHER = (
 )
 """Metrics that stand in a second, folded table."""
 
+HEADS = (
+    "Heads are other scores of the same networks, told apart here by test labels. To take the best"
+    " of them is to tune to these test images: a description, no choice. Choose a head by"
+    " `gan-ray heads`, which reads no label."
+)
+"""What stands beside every table of heads."""
+
 
 def number(value: Any, digits: int = 3) -> str:
     """Give a number as a reader wants it: three significant digits, or a dash for none."""
@@ -129,13 +136,27 @@ def counts(model: Mapping[str, Any]) -> dict[str, int] | None:
     value = (model.get("threshold") or {}).get("value")
     if value is None:
         return None
-    pairs = list(zip(model["scores"]["labels"], model["scores"]["values"], strict=True))
+    scores = model["scores"]
+    called = scores.get("abnormal") or [score > value for score in scores["values"]]
+    pairs = list(zip(scores["labels"], called, strict=True))
     return {
-        "miss": sum(label == 1 and score <= value for label, score in pairs),
-        "false_alarm": sum(label == 0 and score > value for label, score in pairs),
-        "hit": sum(label == 1 and score > value for label, score in pairs),
-        "correct_pass": sum(label == 0 and score <= value for label, score in pairs),
+        "miss": pairs.count((1, False)),
+        "false_alarm": pairs.count((0, True)),
+        "hit": pairs.count((1, True)),
+        "correct_pass": pairs.count((0, False)),
     }
+
+
+def stratum_rate(stratum: Mapping[str, Any]) -> str:
+    """Say how many normal test images of a stratum its threshold flagged: a row of `strata`."""
+    name = repr(stratum["stratum"]) if stratum["stratum"] else "not known"
+    whose = "its own" if stratum["own"] else "the common"
+    rate = share(stratum["flagged"] / max(stratum["normals"], 1))
+    return (
+        f"{stratum['by']} {name}: {stratum['flagged']} of {stratum['normals']} normal images"
+        f" ({rate}) are above {whose} threshold {number(stratum['value'])}, set on"
+        f" {stratum['images']}"
+    )
 
 
 def threshold_promise(value: float, *, fpr: float, images: int, upper: float | None = None) -> str:

@@ -41,6 +41,7 @@ def score_prefix(
     *,
     workers: int = 2,
     maps: bool = False,
+    stratum: str = "",
     shard_size: int = 256,
     progress: Progress = lambda figures: None,
     image_suffixes: Sequence[str] = IMAGE_SUFFIXES,
@@ -48,10 +49,12 @@ def score_prefix(
     """Score the images below `source` into `sink`, and give a summary; the same call resumes.
 
     Rows come as Parquet, one part per shard (`read_rows` gives them all); with `maps`, anomaly maps
-    as float16 [S, S] in `maps/KEY.npy`. An image that cannot be read, or that changed or went away
-    after the listing, becomes a row with `error`. A store that cannot be reached stops the job. A
-    worker that dies is replaced, and loses at most the shard it was at. `progress` sees `objects`
-    (done), `total`, `failed` (in this call) and `seconds` after each shard.
+    as float16 [S, S] in `maps/KEY.npy`. `stratum` names the scanner, site, ... that all images are
+    of; one without a threshold of its own is judged by the common one. An image that cannot be
+    read, or that changed or went away after the listing, becomes a row with `error`. A store that
+    cannot be reached stops the job. A worker that dies is replaced, and loses at most the shard it
+    was at. `progress` sees `objects` (done), `total`, `failed` (in this call) and `seconds` after
+    each shard.
 
     Raises:
         ArtifactError: the bundle is not as its manifest says.
@@ -83,6 +86,7 @@ def score_prefix(
         maps=maps,
         shard_size=shard_size,
         suffixes=tuple(suffix.lower() for suffix in image_suffixes),
+        stratum=stratum,
     )
     store = open_store(sink)
     plan = settle(store, job)
@@ -180,7 +184,8 @@ class ShardScorer:
         score, error = result.score, result.error
         if score is not None and not math.isfinite(score):
             score, error = None, f"{entry.key!r} has the score {score}: do not trust this model."
-        job, judge = self._job, bundle.calibration if score is not None else None
+        job, calibration = self._job, bundle.calibration if score is not None else None
+        judge = calibration and calibration.of(job.stratum)
         scores = np.array([score], np.float64)
         return {
             "uri": f"{self._source.uri}/{entry.key}",
@@ -188,6 +193,7 @@ class ShardScorer:
             "score": score,
             "p_value": judge and float(judge.p_values(scores)[0]),
             "abnormal": judge and bool(judge.abnormal(scores)[0]),
+            "threshold": judge and judge.id,
             "error": error,
             "model": job.model,
             "version": job.version,

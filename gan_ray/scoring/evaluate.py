@@ -22,10 +22,12 @@ from sklearn.metrics import roc_curve
 from gan_ray.artifacts.bundle import Bundle, load_bundle
 from gan_ray.config import DataConfig, fingerprint
 from gan_ray.data.sources import TestData, load_test, load_training
+from gan_ray.data.strata import strata_of_test
 from gan_ray.errors import ConfigError, DataError, StorageError
 from gan_ray.scoring.baselines import Judge, fit_baselines, untrained
-from gan_ray.scoring.calibration import Calibration
+from gan_ray.scoring.calibration import Calibration, realised
 from gan_ray.scoring.comparison import compare
+from gan_ray.scoring.heads import head_name, judge_heads, make_heads
 from gan_ray.scoring.intervals import interval, intervals
 from gan_ray.scoring.metrics import DECISIONS, RANKING, Metric, auroc, average_precision
 from gan_ray.scoring.pixels import pixel_figures
@@ -46,9 +48,12 @@ class _Contestant:
     version: str
     architecture: str
     score: str
+    """Of a model, as `heads.head_name` writes it."""
     judge: Judge
     test: TestData
     calibration: Calibration | None = None
+    strata: np.ndarray | None = None
+    """[N] strings, where the calibration asks for them; empty where an image's is not known."""
 
     @property
     def label(self) -> str:
@@ -60,6 +65,7 @@ def evaluate(
     data: DataConfig | None,
     out: Path,
     *,
+    heads: Sequence[str] = (),
     baselines: bool = False,
     resamples: int = 1000,
     device: torch.device | str = "cpu",
@@ -68,14 +74,16 @@ def evaluate(
 
     `data` says where the images are; without it, where the first bundle's training found them.
     Size, channels and fit are each bundle's own, so bundles of different sizes meet on the same
-    files. `baselines` adds the trivial detectors and each bundle's own networks untrained.
+    files. `heads` are other scores of each bundle's evidence, as `scoring.heads` reads them, from
+    the same pass; to choose the best of them here is to tune to the test. `baselines` adds the
+    trivial detectors and each bundle's own networks untrained.
 
     Returns:
         The content of `evaluation.json`.
 
     Raises:
-        ConfigError: no bundle is given, or one needs the class of each image and they are not known
-            or not numbered as in its training.
+        ConfigError: no bundle is given, one cannot feed a head, or one needs the class of each
+            image and they are not known or not numbered as in its training.
         ArtifactError: a bundle is damaged.
         DataError: the test split cannot be used.
         StorageError: `out` cannot be written.
@@ -92,10 +100,13 @@ def evaluate(
             name=name,
             version=bundle.manifest.version,
             architecture=bundle.manifest.architecture,
-            score=bundle.score.name or bundle.detector.scores[0],
-            judge=Scorer.from_bundle(bundle, device=device),
+            score=head_name(bundle.score, bundle.detector),
+            judge=Scorer.from_bundle(
+                bundle, device=device, heads=make_heads(heads, bundle.score, bundle.detector)
+            ),
             test=tests[view],
             calibration=bundle.calibration,
+            strata=_strata(bundle, view),
         )
         for bundle, name, view in zip(loaded, _names(loaded), views, strict=True)
     ]
@@ -177,8 +188,10 @@ def _judge(contestant: _Contestant, resamples: int) -> tuple[dict[str, Any], np.
     scores = result.scores
     judged: list[tuple[Sequence[Metric], np.ndarray]] = [(RANKING, scores)]
     if calibration is not None:
-        judged.append((DECISIONS, calibration.abnormal(scores)))
-        judged.append((RELIABILITY, 1 - calibration.p_values(scores)))
+        called = calibration.abnormal(scores, contestant.strata)
+        p_values = calibration.p_values(scores, contestant.strata)
+        judged.append((DECISIONS, called))
+        judged.append((RELIABILITY, 1 - p_values))
     metrics = intervals(judged, labels, groups, resamples)
     if test.masks is not None and result.maps is not None:
         metrics |= pixel_figures(test.masks, result.maps, labels, groups, resamples)
@@ -189,14 +202,17 @@ def _judge(contestant: _Contestant, resamples: int) -> tuple[dict[str, Any], np.
         "architecture": contestant.architecture,
         "score": contestant.score,
         "metrics": {name: dataclasses.asdict(value) for name, value in metrics.items()},
+        "heads": judge_heads((contestant.score, scores), result.heads, test, resamples),
         "by_sublabel": _by_sublabel(test, scores, resamples),
-        "by_group": _by_group(test, scores, resamples),
+        "by_group": _by_group(test, scores, resamples, calibration),
         "threshold": None
         if calibration is None
         else {
             "value": calibration.threshold,
             "fpr": calibration.fpr,
             "images": calibration.images,
+            "id": calibration.id,
+            "strata": realised(calibration, contestant.strata, labels, called),
         },
         "roc": {"fpr": false_alarms.tolist(), "tpr": hits.tolist()},
         "scores": {
@@ -205,7 +221,8 @@ def _judge(contestant: _Contestant, resamples: int) -> tuple[dict[str, Any], np.
             "sublabels": test.sublabels.tolist(),
             "groups": groups.tolist(),
             "values": scores.tolist(),
-            "p_values": None if calibration is None else calibration.p_values(scores).tolist(),
+            "p_values": None if calibration is None else p_values.tolist(),
+            "abnormal": None if calibration is None else called.tolist(),
         },
         "cases": [],
         "map_range": None
@@ -227,14 +244,22 @@ def _by_sublabel(test: TestData, scores: np.ndarray, resamples: int) -> dict[str
     return figures
 
 
-def _by_group(test: TestData, scores: np.ndarray, resamples: int) -> dict[str, Any] | None:
-    """AUROC and AP of subjects, where some have several images and both classes are among them."""
+def _by_group(
+    test: TestData, scores: np.ndarray, resamples: int, calibration: Calibration | None
+) -> dict[str, Any] | None:
+    """AUROC and AP of subjects, where some have several images and both classes are among them.
+
+    With a threshold for subjects, also its decisions.
+    """
     if not repeat(test.split.groups):
         return None
     labels, means = by_subject(test.labels, scores, test.split.groups)
     if labels.all():
         return None
-    figures = intervals([((auroc, average_precision), means)], labels, None, resamples)
+    judged: list[tuple[Sequence[Metric], np.ndarray]] = [((auroc, average_precision), means)]
+    if calibration is not None and calibration.subjects is not None:
+        judged.append((DECISIONS, calibration.subjects.abnormal(means)))
+    figures = intervals(judged, labels, None, resamples)
     counts = {"groups": len(labels), "abnormal": int(labels.sum())}
     return counts | {name: dataclasses.asdict(value) for name, value in figures.items()}
 
@@ -246,7 +271,8 @@ def _cases(
     if contestant.calibration is None:
         return [], {}
     test = contestant.test
-    called, abnormal = contestant.calibration.abnormal(scores), test.labels == 1
+    called = contestant.calibration.abnormal(scores, contestant.strata)
+    abnormal = test.labels == 1
     lowest = np.argsort(scores, kind="stable")
     cases: list[dict[str, Any]] = []
     chosen: list[int] = []
@@ -300,6 +326,11 @@ def _view(data: DataConfig, bundle: Bundle) -> DataConfig:
         classes=classes,
         class_count=count,
     )
+
+
+def _strata(bundle: Bundle, view: DataConfig) -> np.ndarray | None:
+    by = bundle.calibration.by if bundle.calibration else ""
+    return strata_of_test(view, by) if by else None
 
 
 def _refuse_other_classes(bundle: Bundle, view: DataConfig) -> None:

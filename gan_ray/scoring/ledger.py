@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         ("score", pa.float64()),  # null where there is an error
         ("p_value", pa.float64()),  # null without calibration, too
         ("abnormal", pa.bool_()),
+        ("threshold", pa.string()),  # its id: the stratum's own, or the common one
         ("error", pa.string()),
         ("model", pa.string()),
         ("version", pa.string()),
@@ -60,6 +61,8 @@ class Job:
     """Objects per shard: what one worker takes, and one part holds."""
     suffixes: tuple[str, ...]
     """Endings of the keys that are images, in lower case; "" for those without one."""
+    stratum: str = ""
+    """Scanner, site, ... that all images are of, as the calibration names it."""
 
 
 @config
@@ -132,7 +135,7 @@ def read_rows(sink: str) -> pa.Table:
     store = open_store(sink)
     _read_plan(store)
     parts = [pq.read_table(io.BytesIO(store.get(entry.key))) for entry in store.list(_PARTS)]
-    return pa.concat_tables([SCHEMA.empty_table(), *parts])
+    return pa.concat_tables([SCHEMA.empty_table(), *parts], promote_options="default")
 
 
 def _part(shard: int) -> str:

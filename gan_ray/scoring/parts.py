@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from gan_ray.detector import Evidence, Pair
+from gan_ray.scoring.similarity import dissimilarity, dissimilarity_map
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,13 @@ _sum_absolute, _euclidean = partial(_norm, 1), partial(_norm, 2)
 
 PARTS: Mapping[str, Part] = {
     # Of the image x and its reconstruction x_hat: mean |.| / 2, in [0, 1]; mean |.|; mean (.)^2;
-    # sum |.|; root of the sum of squares.
+    # sum |.|; root of the sum of squares; (1 - SSIM) / 2.
     "residual": Part("reconstruction", _half_mean_absolute),
     "map_residual": Part("reconstruction", _mean_absolute),
     "residual_squared": Part("reconstruction", _mean_square),
     "l1": Part("reconstruction", _sum_absolute),
     "l2": Part("reconstruction", _euclidean),
+    "dissimilarity": Part("reconstruction", dissimilarity),
     # Of features of the two, or of the true pair and the reconstructed one.
     "features": Part("features.critic", _mean_square),
     "features_global": Part("features.global", _mean_square),
@@ -103,6 +105,7 @@ PARTS: Mapping[str, Part] = {
 MAPS: Mapping[str, Part] = {
     "map_residual": Part("reconstruction", _absolute_map),
     "map_pixel": Part("features.pixel", _absolute_map),
+    "map_dissimilarity": Part("reconstruction", dissimilarity_map),
 }
 """Maps [B, 1, S, S]: mean over channels of |.|, so that the mean of a map is the part of its
-name."""
+name; (1 - SSIM) / 2 has a map of its own, see there."""

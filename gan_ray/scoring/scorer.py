@@ -9,7 +9,7 @@ chest films at batches of 1 to 48: f-AnoGAN 4e-7 of the score, Brainomaly and GA
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gan_ray.data.readers import read_image
 from gan_ray.data.transforms import prepare, to_unit
-from gan_ray.detector import Detector
+from gan_ray.detector import Detector, Evidence
 from gan_ray.errors import ConfigError, DataError, needs_classes
 from gan_ray.scoring.scores import Score, make_score
 
@@ -38,6 +38,8 @@ class Result:
     """float32 [N, S, S], when asked for and the detector reconstructs."""
     reconstructions: np.ndarray | None = None
     """float32 [N, C, S, S] in [-1, 1], when asked for and the detector reconstructs."""
+    heads: Mapping[str, Result] = field(default_factory=dict)
+    """The same by each of the scorer's heads, without reconstructions."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,12 @@ class Scorer:
         fit: str = "resize",
         device: torch.device | str = "cpu",
         batch_size: int = 64,
+        heads: Mapping[str, Score] | None = None,
     ) -> None:
         """Take a detector and a score that it can feed (see `make_score`).
 
         `fit` says how a file becomes a square; `batch_size` images go through the networks at once.
+        `heads` are further scores of the same evidence, which cost no further pass.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, but is {batch_size}")
@@ -79,15 +83,23 @@ class Scorer:
         self.fit = fit
         self.device = torch.device(device)
         self.batch_size = batch_size
+        self.heads = dict(heads or {})
 
     @classmethod
     def from_bundle(
-        cls, bundle: Bundle, *, device: torch.device | str = "cpu", batch_size: int = 64
+        cls,
+        bundle: Bundle,
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int = 64,
+        heads: Mapping[str, Score] | None = None,
     ) -> Scorer:
-        """Score exactly as the bundle was exported to."""
+        """Score exactly as the bundle was exported to, and by other heads besides."""
         score = make_score(bundle.score, bundle.detector)
         fit = bundle.manifest.fit
-        return cls(bundle.detector, score, fit=fit, device=device, batch_size=batch_size)
+        return cls(
+            bundle.detector, score, fit=fit, device=device, batch_size=batch_size, heads=heads
+        )
 
     def score_images(
         self,
@@ -114,28 +126,21 @@ class Scorer:
                 "image size and channels."
             )
         known = self._known(classes, len(images)) if self.detector.conditional else None
-        scores: list[Tensor] = []
-        parts: dict[str, list[Tensor]] = {}
-        kept_maps: list[np.ndarray] = []
+        own, *others = (_Gathered(score, maps) for score in (self.score, *self.heads.values()))
         kept_reconstructions: list[np.ndarray] = []
         # no_grad, not inference_mode: a latent search differentiates inside. TF32 has 10 bits only.
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with torch.no_grad(), exact:
             for batch, rows in self._batches(images):
                 evidence = self.detector.evidence(batch, None if known is None else known[rows])
-                scored = self.score(batch, evidence)
-                scores.append(scored.score)
-                for name, part in scored.parts.items():
-                    parts.setdefault(name, []).append(part)
-                if maps and scored.map is not None:
-                    kept_maps.append(_host(scored.map[:, 0]))
+                for gathered in (own, *others):
+                    gathered.add(batch, evidence)
                 if reconstructions and evidence.reconstruction is not None:
                     kept_reconstructions.append(_host(evidence.reconstruction))
-        return Result(
-            scores=_host(torch.cat(scores)) if scores else np.empty(0, np.float32),
-            parts={name: _host(torch.cat(values)) for name, values in parts.items()},
-            maps=np.concatenate(kept_maps) if kept_maps else None,
+        return replace(
+            own.result(),
             reconstructions=np.concatenate(kept_reconstructions) if kept_reconstructions else None,
+            heads={n: other.result() for n, other in zip(self.heads, others, strict=True)},
         )
 
     def score_files(
@@ -189,6 +194,31 @@ class Scorer:
         for start in range(0, len(images), self.batch_size):
             rows = slice(start, start + self.batch_size)
             yield to_unit(images[rows], self.device, dtype), rows
+
+
+class _Gathered:
+    """What one score says of the batches, as they come."""
+
+    def __init__(self, score: Score, maps: bool) -> None:
+        self._score, self._wants_maps = score, maps
+        self._scores: list[Tensor] = []
+        self._parts: dict[str, list[Tensor]] = {}
+        self._maps: list[np.ndarray] = []
+
+    def add(self, images: Tensor, evidence: Evidence) -> None:
+        scored = self._score(images, evidence)
+        self._scores.append(scored.score)
+        for name, part in scored.parts.items():
+            self._parts.setdefault(name, []).append(part)
+        if self._wants_maps and scored.map is not None:
+            self._maps.append(_host(scored.map[:, 0]))
+
+    def result(self) -> Result:
+        return Result(
+            scores=_host(torch.cat(self._scores)) if self._scores else np.empty(0, np.float32),
+            parts={name: _host(torch.cat(values)) for name, values in self._parts.items()},
+            maps=np.concatenate(self._maps) if self._maps else None,
+        )
 
 
 def _host(tensor: Tensor) -> np.ndarray:

@@ -22,6 +22,7 @@ from gan_ray.config import ScoreConfig
 from gan_ray.detector import Detector, Evidence
 from gan_ray.errors import ConfigError, unknown
 from gan_ray.scoring.parts import MAPS, PARTS, Part
+from gan_ray.scoring.similarity import refuse_small
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,11 @@ class _Recipe:
 
     make: Callable[..., WeightedSum]
     reads: tuple[str, ...] = ()
+    check_size: Callable[[int], None] = lambda size: None
+    """Raises ConfigError for images whose side of so many pixels is too small for it."""
+
+    def made(self, config: ScoreConfig) -> WeightedSum:
+        return self.make(**{setting: getattr(config, setting) for setting in self.reads})
 
 
 def _sum_of(**weights: float) -> _Recipe:
@@ -161,6 +167,11 @@ _RECIPES: Mapping[str, _Recipe] = {
     # ALOCC's OCC1 and OCC2 (Sabokrou et al. 2018), before the sigmoid, which saturates.
     "occ1": _sum_of(judged_image=1.0, judged_reconstruction=0.0),
     "occ2": _sum_of(judged_image=0.0, judged_reconstruction=1.0),
+    # Structural dissimilarity, (1 - SSIM) / 2 (Wang et al. 2004).
+    "ssim": _Recipe(
+        partial(WeightedSum, {"dissimilarity": 1.0}, {"map_dissimilarity": 1.0}),
+        check_size=refuse_small,
+    ),
     # ALAD's scores (Zenati et al. 2018, arXiv:1812.02288), and EGBAD's sums (arXiv:1802.06222).
     "l1": _sum_of(l1=1.0),
     "l2": _sum_of(l2=1.0),
@@ -178,17 +189,24 @@ _RECIPES: Mapping[str, _Recipe] = {
 }
 
 
+def offered(detector: type[Detector] | Detector) -> tuple[str, ...]:
+    """Name the scores that a detector can feed, the paper's first: all whose evidence it offers."""
+    usual = ScoreConfig()
+    able = (n for n, recipe in _RECIPES.items() if recipe.made(usual).needs <= detector.offers)
+    return tuple(dict.fromkeys((detector.score, *able)))
+
+
 def make_score(config: ScoreConfig, detector: type[Detector] | Detector) -> Score:
-    """Give the score that `config` names; an empty name means the detector's first, the paper's.
+    """Give the score that `config` names; an empty name means the paper's.
 
     Raises:
-        ConfigError: the name is unknown, the detector does not list it or lacks the evidence it
-            needs, a number is out of range, or a setting is changed that this score does not read.
+        ConfigError: the name is unknown, the detector lacks the evidence it needs, its images are
+            too small for it, a number is out of range, or a setting is changed that this score does
+            not read.
     """
     name, recipe = _recipe(config, detector)
     _check_ranges(config)
-    _refuse_idle(config, name, detector.scores)
-    score: Score = recipe.make(**{setting: getattr(config, setting) for setting in recipe.reads})
+    score: Score = recipe.made(config)
     if config.smooth or config.top:
         score = Pooled(score, config.smooth, config.top)
     missing = score.needs - detector.offers
@@ -196,8 +214,12 @@ def make_score(config: ScoreConfig, detector: type[Detector] | Detector) -> Scor
         raise ConfigError(
             f"score '{name}' needs {_listed(score.needs)}; {detector.name} offers "
             f"{_listed(detector.offers)} and lacks {_listed(missing)}. Choose another score "
-            "(--score.name), or leave --score.smooth and --score.top at 0 without a reconstruction."
+            f"(--score.name): {', '.join(offered(detector))}; leave --score.smooth and --score.top "
+            "at 0 without a reconstruction."
         )
+    _refuse_idle(config, name, offered(detector))
+    if isinstance(detector, Detector):
+        recipe.check_size(detector.image.size)
     return score
 
 
@@ -205,17 +227,15 @@ def settings_read(config: ScoreConfig, detector: type[Detector] | Detector) -> f
     """Name the settings that not every score reads and this one does, such as `feature_weight`.
 
     Raises:
-        ConfigError: the name is unknown, or the detector does not list it.
+        ConfigError: the name is unknown.
     """
     return frozenset(_recipe(config, detector)[1].reads)
 
 
 def _recipe(config: ScoreConfig, detector: type[Detector] | Detector) -> tuple[str, _Recipe]:
-    name = config.name or detector.scores[0]
+    name = config.name or detector.score
     if name not in _RECIPES:
-        raise ConfigError(unknown("score", name, _RECIPES))
-    if name not in detector.scores:
-        raise ConfigError(unknown(f"score of {detector.name}", name, detector.scores))
+        raise ConfigError(unknown(f"score of {detector.name}", name, offered(detector)))
     return name, _RECIPES[name]
 
 

@@ -46,6 +46,14 @@ def minimum_(tensor: Tensor) -> None:
         dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
 
 
+def maximum(value: float, device: torch.device) -> float:
+    """Give the largest of the ranks' values; all ranks call it."""
+    largest = torch.tensor(float(value), dtype=torch.float64, device=device)
+    if world_size() > 1:
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return float(largest)
+
+
 def average_gradients_(parameters: Iterable[nn.Parameter]) -> None:
     """Average `.grad` over ranks; a parameter without a gradient counts as zero on every rank."""
     if world_size() == 1:
@@ -59,8 +67,13 @@ def average_gradients_(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def average_buffers_(module: nn.Module) -> None:
-    """Average floating-point buffers (running statistics of batch norm) over ranks."""
-    mean_(buffer for buffer in module.buffers() if buffer.is_floating_point())
+    """Average floating-point buffers that are kept (running statistics of batch norm) over ranks.
+
+    Those that no checkpoint keeps are derived from settings and equal everywhere: a mean of three
+    would move their last bit, and a resumed training would then differ from an unbroken one.
+    """
+    kept = module.state_dict(keep_vars=True)
+    mean_(b for name, b in module.named_buffers() if name in kept and b.is_floating_point())
 
 
 def broadcast_(module: nn.Module) -> None:

@@ -18,6 +18,7 @@ from gan_ray.errors import ClusterError, ConfigError, StorageError
 from gan_ray.experiment import with_absolute_paths
 from gan_ray.storage.arrow import arrow_filesystem
 from gan_ray.storage.environment import environment
+from gan_ray.training.failures import out_of_memory, reason
 from gan_ray.training.preflight import preflight
 from gan_ray.training.run import RunFolder
 from gan_ray.training.session import run_session
@@ -44,6 +45,7 @@ def train(
     Raises:
         ConfigError, DataError: found before any worker is asked for where possible.
         ClusterError: workers kept failing, or the cluster has no room for them.
+        OutOfMemoryError: of a worker's device, or of a node.
     """
     experiment = with_absolute_paths(experiment)  # workers run in other directories
     device = _local_device(experiment) if local else ""
@@ -52,7 +54,7 @@ def train(
     run = RunFolder(out)
     run.claim(experiment, fresh=fresh)
     if local:
-        run_session(experiment, run, device=device, on_report=lambda row, key: progress(row))
+        run_session(experiment, run, device=device, on_report=lambda row, written: progress(row))
         return run
     connect()
     with _followed(run, progress):
@@ -103,6 +105,7 @@ def _followed(run: RunFolder, progress: Progress, seconds: float = 2.0) -> Itera
 
 
 def _train_on_cluster(experiment: Experiment[Any], run: RunFolder) -> None:
+    from ray.exceptions import OutOfMemoryError
     from ray.train import ControllerError, TrainingFailedError
 
     _fits(experiment)
@@ -113,12 +116,15 @@ def _train_on_cluster(experiment: Experiment[Any], run: RunFolder) -> None:
         try:
             error = _interruptible(_trainer(experiment, run).fit).return_value
             break
-        except TrainingFailedError as failure:
+        except (TrainingFailedError, OutOfMemoryError) as failure:
+            full = out_of_memory(failure)
+            if full is not None:
+                raise full from failure
             # Ray gives up at once where a node is lost while the workers meet: we do not.
             if not isinstance(failure, ControllerError) or not left:
                 raise ClusterError(
                     f"training failed {experiment.train.max_failures + 1} times, at last: "
-                    f"{_reason(failure)} What was trained is kept; the same command goes on."
+                    f"{reason(failure)} What was trained is kept; the same command goes on."
                 ) from failure
             left -= 1
     if error is not None:
@@ -157,24 +163,6 @@ def _trainer(experiment: Experiment[Any], run: RunFolder) -> Any:
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
-
-
-def _reason(failure: Any) -> str:
-    """Give what went wrong without the tracebacks that Ray puts around it."""
-    from ray.train import WorkerGroupError
-
-    if not isinstance(failure, WorkerGroupError):
-        return _last_words(failure.controller_failure)
-    told: dict[str, list[str]] = {}
-    for rank, error in sorted(failure.worker_failures.items()):
-        told.setdefault(_last_words(error), []).append(str(rank))
-    return " ".join(f"[worker {', '.join(ranks)}] {words}" for words, ranks in told.items())
-
-
-def _last_words(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    traced = any(line.startswith("File ") for line in lines)
-    return lines[-1 if traced else 0] if lines else type(error).__name__
 
 
 def _interruptible(work: Callable[[], Any]) -> Any:

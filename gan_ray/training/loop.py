@@ -7,19 +7,22 @@ checkpoint, tell a cluster) is up to the caller; a test calls `list(fit(...))`.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
+from torch.profiler import record_function
 
 from gan_ray.config import TrainConfig
 from gan_ray.detector import Batch, Detector, Stage, Step
-from gan_ray.errors import ConfigError, DivergedError
+from gan_ray.errors import ConfigError, DivergedError, OutOfMemoryError
 from gan_ray.seeds import derive_seed
-from gan_ray.training import distributed
+from gan_ray.training import distributed, memory
 from gan_ray.training.optim import learning_rate, set_learning_rate
 from gan_ray.training.state import Snapshot, TrainState
 
@@ -49,6 +52,16 @@ class Report:
     state: TrainState
 
 
+Watch = Callable[[str], AbstractContextManager[Callable[[], None]]]
+"""Surrounds the cycles of an interval, of the stage so called; gives what is called before each."""
+
+
+@contextmanager
+def unwatched(stage: str) -> Iterator[Callable[[], None]]:
+    """Watch nothing."""
+    yield lambda: None
+
+
 def budgets(stages: tuple[Stage, ...], train: TrainConfig) -> list[int]:
     """Split `train.images` over the stages by their shares, in whole batches, at least one each."""
     ticks = [max(1, round(train.images * stage.share / train.batch_size)) for stage in stages]
@@ -63,15 +76,18 @@ def fit(
     seed: int,
     device: torch.device | str = "cpu",
     resume: Snapshot | None = None,
+    watch: Watch = unwatched,
 ) -> Generator[Report, Mapping[str, float] | None, None]:
     """Train `detector` stage by stage, yielding a `Report` every `train.report_every` images.
 
     Sending figures of held-out normals into the generator feeds `Stage.until`. Everything random
     follows from (seed, stage, images, step), so training resumed from a report's checkpoint equals
-    training that never stopped, bit for bit. Reseeds torch's global generators.
+    training that never stopped, bit for bit. Reseeds torch's global generators. `watch` surrounds
+    the cycles of each interval and is called before each, as a profiler wants it.
 
     Raises:
         DivergedError: a term stopped being finite, seen at the next report.
+        OutOfMemoryError: a step did not fit; names the batch size that would.
     """
     device = torch.device(device)
     layout = torch.channels_last if train.channels_last else torch.preserve_format
@@ -95,7 +111,8 @@ def fit(
             state.next_stage()
             figures = None
             continue
-        metrics = _until_report(state, source, train, seed, limit, interval)
+        with watch(stage.name) as cycle:
+            metrics = _until_report(state, source, train, seed, limit, interval, cycle)
         figures = yield Report(stage, state.images, metrics, state)
 
 
@@ -106,12 +123,14 @@ def _until_report(
     seed: int,
     limit: int,
     interval: int,
+    cycle: Callable[[], None],
 ) -> dict[str, float]:
     stage, size = state.stage, train.batch_size
     state.set_modes()
     _compile(state, train)
     totals = _Totals()
     while True:
+        cycle()
         tick = state.stage_images // size + 1
         parts = [
             source.batch(
@@ -126,7 +145,14 @@ def _until_report(
         for number, step in enumerate(stage.steps):
             if tick % step.every == 0:
                 draw = derive_seed(seed, stage.name, state.stage_images, number)
-                terms = _update(state, step, parts, train, draw, state.stage_images / limit)
+                with record_function(f"step {step.name}"):
+                    terms = memory.attempt(
+                        partial(
+                            _update, state, step, parts, train, draw, state.stage_images / limit
+                        ),
+                        next(iter(parts[0].values())).device,
+                        partial(_does_not_fit, state, step, parts, train, state.images),
+                    )
                 totals.add(step.name, terms, state.stage_images + size)
                 if step.after is not None and step.after(_averaged(terms)):
                     state.forget_optimizer(step.name)
@@ -148,11 +174,7 @@ def _update(
     progress: float,
 ) -> dict[str, Tensor]:
     """Run one optimiser step; give its raw terms, detached."""
-    detector, device = state.detector, next(iter(parts[0].values())).device
-    parameters = [p for name in step.trains for p in detector.networks[name].parameters()]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-        parameter.grad = None
+    parameters = _begin(state, step)
     terms: dict[str, Tensor] = {}
     for part, rows in enumerate(parts):
         rank = distributed.rank() * len(parts) + part
@@ -167,10 +189,7 @@ def _update(
         # Dropout and whatever else draws by itself: repeatable, but not the same for N ranks as for
         # one; noise that belongs to the global batch comes from `Batch`.
         torch.manual_seed(derive_seed(draw, rank))
-        with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
-            raw = step.loss(batch)
-            total = sum(detector.weights[name] * term for name, term in raw.items())
-        (total / len(parts)).backward()  # type: ignore[union-attr]
+        raw = _backward(state.detector, step, batch, train, len(parts))
         for name, term in raw.items():
             terms[name] = terms.get(name, 0) + term.detach() / len(parts)
     distributed.average_gradients_(parameters)
@@ -187,6 +206,64 @@ def _update(
         parameter.grad = None
     torch.manual_seed(draw)  # a hook that re-initialises networks must do so alike on all ranks
     return terms
+
+
+def _begin(state: TrainState, step: Step) -> list[nn.Parameter]:
+    networks = (state.detector.networks[name] for name in step.trains)
+    parameters = [p for network in networks for p in network.parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+        parameter.grad = None
+    return parameters
+
+
+def _backward(
+    detector: Detector, step: Step, batch: Batch, train: TrainConfig, parts: int
+) -> Mapping[str, Tensor]:
+    """Add one of `parts` parts to the gradients; give its raw terms."""
+    device = batch["normal"].device
+    with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bf16"):
+        raw = step.loss(batch)
+        total = sum(detector.weights[name] * term for name, term in raw.items())
+    (total / parts).backward()  # type: ignore[union-attr]
+    return raw
+
+
+def _does_not_fit(
+    state: TrainState,
+    step: Step,
+    parts: list[Mapping[str, Tensor]],
+    train: TrainConfig,
+    images: int,
+    seen: memory.Shortage,
+) -> OutOfMemoryError:
+    """Try what would have fitted and give the error that says so; the weights are lost by it."""
+    streams, divisible = parts[0], True
+    rows = len(streams["normal"])
+
+    def whole(tensor: Tensor) -> Tensor:
+        nonlocal divisible
+        divisible = False
+        return tensor
+
+    def cycle(count: int) -> None:
+        for each in state.stage.steps:
+            few = {name: tensor[:count] for name, tensor in streams.items()}
+            parameters = _begin(state, each)
+            _backward(state.detector, each, Batch(few, mean_over_ranks=whole), train, 1)
+            state.forget_optimizer(each.name)  # it may be half made
+            state.optimizers[each.name].step()
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+                parameter.grad = None
+
+    fits = memory.largest_that_fits(cycle, rows, streams["normal"].device)
+    remedy = memory.smaller_batch(
+        fits, rows, batch=train.batch_size, accumulate=train.accumulate, parts=divisible
+    )
+    return seen.error(
+        f"in step '{step.name}' of stage '{state.stage.name}' after {images:,} images", remedy
+    )
 
 
 def _not_in_parts(_: Tensor) -> Tensor:

@@ -22,12 +22,13 @@ from gan_ray.training.state import DIGEST, Snapshot, TrainState, decode
 Checkpoint = Literal["best", "last"]
 
 EXECUTION = ("workers", "min_workers", "placement", "use_gpu", "gpus_per_worker", "threads",
-             "max_failures", "keep_checkpoints", "samples")  # fmt: skip
+             "max_failures", "keep_checkpoints", "samples", "profile")  # fmt: skip
 """Fields of `train` that say how a training is carried out, not which one it is."""
 
-_LEFT_BEHIND = ("checkpoints/", "samples/", "latent/", "scores/", "tb/", "experiment.json",
-                "environment.json", "metrics.jsonl", "selection.json", "threshold.json",
-                "curves.png", "log.txt", "checkpoint_manager_snapshot.json")  # fmt: skip
+_LEFT_BEHIND = ("checkpoints/", "samples/", "latent/", "scores/", "tb/", "profile/",
+                "experiment.json", "environment.json", "metrics.jsonl", "selection.json",
+                "threshold.json", "curves.png", "log.txt",
+                "checkpoint_manager_snapshot.json")  # fmt: skip
 
 
 class RunFolder:

@@ -11,27 +11,44 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from tensorboardX import SummaryWriter
 
-from gan_ray.config import Experiment, to_dict
+from gan_ray.config import Experiment, fingerprint, to_dict
 from gan_ray.data.sources import TrainingData, load_training
 from gan_ray.data.streams import Streams
-from gan_ray.errors import ConfigError
+from gan_ray.errors import ConfigError, OutOfMemoryError
 from gan_ray.experiment import build_detector
 from gan_ray.scoring.selection import Selection
-from gan_ray.training import distributed
-from gan_ray.training.loop import PRECISIONS, Report, fit
+from gan_ray.training import distributed, memory
+from gan_ray.training.loop import PRECISIONS, Report, fit, unwatched
 from gan_ray.training.pictures import Picture, write_curves, write_latent, write_samples
-from gan_ray.training.run import RunFolder
+from gan_ray.training.profile import Profile
+from gan_ray.training.run import RunFolder, identity
 from gan_ray.training.state import Snapshot, encode
 from gan_ray.training.validation import Validation
 
-OnReport = Callable[[dict[str, Any], str | None], None]
-"""Sees each report's row and, on rank 0, the key of its checkpoint in the run folder."""
+WENT_ON = " went on from "
+"""Stands in the line of `log.txt` that tells of a restart."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint that has just been written."""
+
+    key: str
+    """Its folder in the run folder."""
+    bytes: int
+    seconds: float
+
+
+OnReport = Callable[[dict[str, Any], Written | None], None]
+"""Sees each report's row and, on rank 0, its checkpoint."""
 
 
 def run_session(
@@ -39,7 +56,7 @@ def run_session(
     run: RunFolder,
     *,
     device: torch.device | str = "cpu",
-    on_report: OnReport = lambda row, checkpoint: None,
+    on_report: OnReport = lambda row, written: None,
 ) -> None:
     """Train from the newest complete checkpoint of `run` to the end, reporting and writing.
 
@@ -47,11 +64,14 @@ def run_session(
         DataError: the data cannot be used, or are not those that the run began with.
         ConfigError: the data lack a stream that the architecture needs.
         DivergedError: a loss term stopped being finite.
+        OutOfMemoryError: images, a step or the look at held-out images did not fit.
     """
     train = experiment.train
     device = torch.device(device)
     torch.set_num_threads(train.threads)
-    data = load_training(experiment.data)
+    data = memory.attempt(
+        partial(load_training, experiment.data), torch.device("cpu"), _images_do_not_fit
+    )
     detector = build_detector(experiment)
     streams = Streams(
         data,
@@ -63,7 +83,16 @@ def run_session(
     )
     resume = run.newest()
     writer = _Writer(experiment, run, data, resume)
-    training = fit(detector, streams, train, seed=experiment.seed, device=device, resume=resume)
+    watched = train.profile and distributed.rank() == 0
+    training = fit(
+        detector,
+        streams,
+        train,
+        seed=experiment.seed,
+        device=device,
+        resume=resume,
+        watch=Profile(run, device) if watched else unwatched,
+    )
     figures: Mapping[str, float] | None = None
     while True:
         try:
@@ -71,13 +100,34 @@ def run_session(
         except StopIteration:
             break
         distributed.assert_in_sync(report.state.detector)
-        row, key = writer.write(report, device) if distributed.rank() == 0 else ({}, None)
+        row: dict[str, Any] = {}
+        written: Written | None = None
+        peak = distributed.maximum(memory.peak_bytes(device), device)
+        if distributed.rank() == 0:
+            row, written = memory.attempt(
+                partial(writer.write, report, device, peak), device, _look_does_not_fit
+            )
         row = _from_first_rank(row)
         figures = numbers(row)
-        on_report(row, key)
+        on_report(row, written)
+        memory.forget_peak(device)
         writer.resume_clock()
     if distributed.rank() == 0:
         writer.finish()
+
+
+def _images_do_not_fit(seen: memory.Shortage) -> OutOfMemoryError:
+    return seen.error(
+        "reading the images",
+        "Lower --data.image-size, or give each worker a node with more memory.",
+    )
+
+
+def _look_does_not_fit(seen: memory.Shortage) -> OutOfMemoryError:
+    return seen.error(
+        "looking at held-out images",
+        "Lower --train.look or --train.samples, or take a device with more memory.",
+    )
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:
@@ -91,6 +141,10 @@ def _from_first_rank(row: dict[str, Any]) -> dict[str, Any]:
     box = [row]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def _stamp() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")
 
 
 class _Writer:
@@ -114,6 +168,8 @@ class _Writer:
         self._board: SummaryWriter | None = None
         if distributed.rank() == 0:
             self._same_data(data)
+            if resume is not None:
+                self._lines.append(f"{_stamp()}{WENT_ON}{resume.images} images\n")
             if run.directory is not None:
                 self._board = SummaryWriter(str(run.directory / "tb"))
         self.resume_clock()
@@ -122,12 +178,19 @@ class _Writer:
         """Count time of training only, not of reports."""
         self._started = time.perf_counter()
 
-    def write(self, report: Report, device: torch.device) -> tuple[dict[str, Any], str]:
-        """Validate, select, checkpoint; give the report's row and the checkpoint's key."""
+    def write(
+        self, report: Report, device: torch.device, peak: float
+    ) -> tuple[dict[str, Any], Written]:
+        """Validate, select, checkpoint; give the report's row and what was written of it.
+
+        `peak` is the most memory in bytes that a rank held since the last report.
+        """
         seconds = time.perf_counter() - self._started
         row: dict[str, Any] = {"stage": report.stage.name, "images": report.images}
         row["seconds"] = round(seconds, 3)
         row["images_per_second"] = round((report.images - self._images) / max(seconds, 1e-9), 2)
+        if device.type == "cuda":
+            row["gpu_peak_gib"] = round(peak / memory.GIB, 3)
         row |= report.metrics
         # What a detector counts by itself, such as fresh starts of a discriminator.
         own = report.state.detector.named_buffers(recurse=False)
@@ -151,13 +214,16 @@ class _Writer:
                     self._run, report.images, detector, samples=samples, seed=seed
                 )
         # The checkpoint comes before what speaks of it; a kill between the two loses nothing.
-        key = self._run.put_checkpoint(report.images, encode(report.state, numbers(row)))
+        began = time.perf_counter()
+        files = encode(report.state, numbers(row))
+        key = self._run.put_checkpoint(report.images, files)
+        taken = time.perf_counter() - began
         self._rows.append(row)
         best = self._put_rows()
         keep = best.images if best is not None else None
         self._run.retain(self._experiment.train.keep_checkpoints, keep)
         self._log(row, pictures)
-        return row, key
+        return row, Written(key, sum(map(len, files.values())), taken)
 
     def finish(self) -> None:
         """Leave a training that is over complete, however it ended and whenever it was killed."""
@@ -176,9 +242,8 @@ class _Writer:
 
     def _log(self, row: Mapping[str, Any], pictures: Mapping[str, Picture]) -> None:
         """Add the row to `log.txt`; where the run folder is a directory, all to TensorBoard."""
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         lines = [f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()]
-        self._lines.append(f"{stamp} {' '.join(lines)}\n")
+        self._lines.append(f"{_stamp()} {' '.join(lines)}\n")
         self._run.store.put("log.txt", "".join(self._lines).encode())
         if self._board is not None:
             for name, value in row.items():
@@ -198,6 +263,7 @@ class _Writer:
             )
         packages = ("gan-ray", "torch", "numpy", "ray", "pillow")
         environment = {
+            "experiment": fingerprint(identity(self._experiment)),
             "data": data.fingerprint,
             "python": platform.python_version(),
             "machine": platform.machine(),

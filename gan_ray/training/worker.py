@@ -8,11 +8,20 @@ import ray.train
 import ray.train.torch
 from ray.train import Checkpoint, CheckpointUploadMode
 
-from gan_ray.errors import ArtifactError, ConfigError, DataError, DivergedError, GanRayError
+from gan_ray.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    GanRayError,
+    OutOfMemoryError,
+)
 from gan_ray.experiment import parse
 from gan_ray.storage.arrow import arrow_filesystem
+from gan_ray.training import distributed
+from gan_ray.training.prometheus import Prometheus
 from gan_ray.training.run import RunFolder
-from gan_ray.training.session import run_session
+from gan_ray.training.session import Written, run_session
 
 
 def train_worker(config: dict[str, Any]) -> GanRayError | None:
@@ -24,10 +33,12 @@ def train_worker(config: dict[str, Any]) -> GanRayError | None:
     run = RunFolder(config["run"])
     filesystem, root = arrow_filesystem(run.uri)
 
-    def on_report(row: dict[str, Any], key: str | None) -> None:
+    def on_report(row: dict[str, Any], written: Written | None) -> None:
+        figures.show(row, written, device)
+        where = None if written is None else f"{root}/{written.key}"
         ray.train.report(
             row,
-            checkpoint=None if key is None else Checkpoint(f"{root}/{key}", filesystem),
+            checkpoint=None if where is None else Checkpoint(where, filesystem),
             checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
             delete_local_checkpoint_after_upload=False,
         )
@@ -35,7 +46,12 @@ def train_worker(config: dict[str, Any]) -> GanRayError | None:
     try:
         experiment = parse(config["experiment"])
         device = ray.train.torch.get_device()
+        figures = Prometheus(experiment, run)
         run_session(experiment, run, device=device, on_report=on_report)
     except (ConfigError, DataError, ArtifactError, DivergedError) as error:
+        return error
+    except OutOfMemoryError as error:
+        if distributed.world_size() > 1:
+            raise  # the other ranks wait for this one; only a failure ends their waiting
         return error
     return None

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from gan_ray.config import from_dict
 from gan_ray.data.sources import load_training
 from gan_ray.errors import ArtifactError, ConfigError, DataError
 from gan_ray.experiment import make
+from gan_ray.heads import rank
 from gan_ray.scoring.calibration import Calibration
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
+from gan_ray.scoring.selection import aucp
 from gan_ray.training.launch import train
 from gan_ray.training.run import RunFolder, load_detector
 
@@ -201,3 +204,35 @@ def test_verify_refuses_weights_that_are_sound_but_not_the_exported_ones(bundle,
     load_bundle(bundle)
     with pytest.raises(ArtifactError, match=r"golden images of tiny-brainomaly@1: scores changed"):
         verify(bundle)
+
+
+def test_a_head_stands_in_the_manifest_and_has_a_threshold_of_its_own(finished, tmp_path):
+    bundle = load_bundle(export(finished, tmp_path / "b", fpr=0.2, head="ssim,top=0.1"))
+    assert (bundle.manifest.score["name"], bundle.manifest.score["top"]) == ("ssim", 0.1)
+    assert bundle.experiment.score == RunFolder(finished).experiment().score
+    scores = Scorer.from_bundle(bundle).score_images(held_out(finished)).scores
+    assert sorted(scores.tolist()) == pytest.approx(bundle.calibration.scores)
+    verify(bundle.path)
+    with pytest.raises(ConfigError, match="Did you mean 'ssim'"):
+        export(finished, tmp_path / "c", fpr=0.2, head="sim")
+
+
+def test_heads_are_ranked_on_the_data_of_the_training_alone(finished, tmp_path):
+    path = export(finished, tmp_path / "b", fpr=0.2)
+    data = load_training(RunFolder(finished).experiment().data)
+    rows = rank(str(path))
+    assert {row["head"] for row in rows} == {"residual", "residual_squared", "ssim", "l1", "l2"}
+    assert [row["aucp"] for row in rows] == sorted((r["aucp"] for r in rows), reverse=True)
+    by_head = {row["head"]: row for row in rows}
+    assert by_head["residual"]["aucp"] == pytest.approx(
+        aucp(*(trained_scores(finished, part.images) for part in (data.select, data.unlabeled)))
+    )
+    with pytest.raises(ConfigError, match="trained on other data"):
+        rank(str(with_manifest(path, tmp_path / "other", data_fingerprint="0" * 16)))
+
+
+def with_manifest(path: Path, to: Path, **changes) -> Path:
+    shutil.copytree(path, to)
+    manifest = replace(load_bundle(path).manifest, **changes)
+    (to / "manifest.json").write_bytes(manifest.to_json())
+    return to

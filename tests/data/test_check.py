@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +177,68 @@ def test_the_command_exits_4_on_a_leak_and_names_it(
     told = capsys.readouterr().out.replace("\n", " ")
     assert named in told
     assert "not usable as it is" in told
+
+
+@pytest.fixture(scope="module")
+def films(data_dir: Path) -> dict[str, bytes]:
+    """Real chest films of 40 patients: files of a small data set, whose names begin with these."""
+    path = data_dir / "cxr_pediatric" / "cxr_pediatric.zip"
+    if not path.is_file():
+        pytest.skip("no cxr_pediatric")
+    places = {"train/normal": 24, "train/unlabeled": 8, "test/normal": 4, "test/abnormal": 4}
+    files: dict[str, bytes] = {}
+    with zipfile.ZipFile(path) as archive:
+        for place, count in places.items():
+            names = sorted(n for n in archive.namelist() if f"/{place}/" in n and n[-1] != "/")
+            for name in names[:: len(names) // count][:count]:
+                files[f"{place}/p{len(files):02}-film.png"] = archive.read(name)
+    return files
+
+
+def _shrunk(data: bytes) -> bytes:
+    return png(resized(np.asarray(Image.open(io.BytesIO(data)).convert("L")), 80))
+
+
+REAL_LEAKS = {
+    "nothing": (lambda films: {}, 0, "usable"),
+    "patient": (
+        lambda films: {"test/normal/p03-again.png": films["test/normal/p32-film.png"]},
+        4,
+        "both in train/normal and in test: 'p03'",
+    ),
+    "duplicate": (
+        lambda films: {"test/normal/p90-film.png": films["train/normal/p03-film.png"]},
+        4,
+        "'train/normal/p03-film.png' = 'test/normal/p90-film.png'",
+    ),
+    "resized duplicate": (
+        lambda films: {"test/normal/p90-film.png": _shrunk(films["train/normal/p03-film.png"])},
+        4,
+        "'train/normal/p03-film.png' (128x128) ~ 'test/normal/p90-film.png' (80x80)",
+    ),
+    "patient in the mix": (
+        lambda films: {
+            "train/unlabeled/p03-again.png": films["train/unlabeled/p25-film.png"],
+            "train/unlabeled/p25-film.png": films["train/unlabeled/p26-film.png"],
+            "train/unlabeled/p26-film.png": films["train/unlabeled/p25-film.png"],
+        },
+        0,
+        "both in train/normal and in train/unlabeled: 'p03'",
+    ),
+}
+
+
+@pytest.mark.parametrize("leak", REAL_LEAKS)
+def test_the_command_names_what_is_planted_among_real_films(
+    tmp_path: Path, films: dict[str, bytes], capsys: pytest.CaptureFixture[str], leak: str
+):
+    plant, code, named = REAL_LEAKS[leak]
+    root = write_folder(tmp_path, {**films, **plant(films)})
+    assert main(["data", "check", root, "--data.group-pattern", r"^(p\d+)-"]) == code
+    told = " ".join(capsys.readouterr().out.split())
+    assert named in told
+    assert ("error: " in told) == (code == 4)
+    assert leak == "nothing" or "warning: " in told or code == 4
 
 
 def lit(share: float, part: str, count: int) -> dict[str, bytes]:

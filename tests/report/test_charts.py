@@ -112,3 +112,12 @@ def test_thinning_a_curve_keeps_its_area(pairs):
 def test_thinning_drops_points_on_a_straight_line():
     x = np.linspace(0, 1, 5).tolist()
     assert _thinned(x, x) == ([0.0, 1.0], [0.0, 1.0])
+
+
+def test_calibration_is_drawn_where_a_threshold_has_p_values():
+    scores = {"values": [0.1, 0.2, 0.3], "labels": [0, 0, 1], "p_values": [0.8, 0.4, 0.1]}
+    model = {"name": "m", "version": "1", "scores": scores,
+             "threshold": {"value": 0.25, "fpr": 0.1, "images": 19}}  # fmt: skip
+    assert "Calibration of p-values, m@1" in charts.calibration(model)
+    assert charts.calibration(model | {"threshold": None}) is None
+    assert charts.calibration(model | {"scores": scores | {"p_values": None}}) is None

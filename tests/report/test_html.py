@@ -11,6 +11,8 @@ import pytest
 from gan_ray.errors import ArtifactError, ConfigError
 from gan_ray.report.html import write_report
 
+from .made import add_heads
+
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
@@ -74,8 +76,8 @@ def test_ids_are_unique_so_that_no_figure_borrows_from_another(page):
 def test_every_figure_is_there(page, evaluation, run):
     cases = json.loads((evaluation / "evaluation.json").read_text())["models"]
     pictured = sum(len(model["cases"]) for model in cases)
-    # ROC and intervals; histogram and boxes of two models; eight curves; one search.
-    assert page.count("svg") == 2 + 2 * 2 + 8 + 1
+    # ROC and intervals; histogram, boxes and calibration of two models; eight curves; one search.
+    assert page.count("svg") == 2 + 3 * 2 + 8 + 1
     # Three pictures a case, two legends; restorations and drawings at two reports, the last walk.
     assert page.count("img") == 3 * pictured + 2 + 2 + 2 + 1
     assert pictured > 12
@@ -307,3 +309,16 @@ def test_damaged_cases_and_pickles_are_refused(evaluation, tmp_path, harm):
         (tmp_path / "e" / "cases.npz").write_bytes(harm)
     with pytest.raises(ArtifactError, match=r"cases\.npz"):
         write_report([tmp_path / "e"], tmp_path / "r.html")
+
+
+def test_heads_have_a_table_that_says_what_it_is_not(evaluation, tmp_path):
+    folder = shutil.copytree(evaluation, tmp_path / "with-heads")
+    content = json.loads((folder / "evaluation.json").read_text())
+    add_heads(content["models"][0])
+    (folder / "evaluation.json").write_text(json.dumps(content))
+    text = Page(write_report([folder], tmp_path / "report.html")).text
+    assert text.count("Heads: other scores of the same networks") == 1
+    assert "a description, no choice" in text
+    assert "ssim,top=0.01" in text
+    assert "+0.020 +0.011 to +0.028" in text
+    assert "residual is better" in text

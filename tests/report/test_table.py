@@ -6,6 +6,8 @@ import pytest
 
 from gan_ray.report.table import show_evaluation
 
+from .made import add_heads
+
 
 @pytest.fixture
 def content(evaluation):
@@ -28,3 +30,15 @@ def test_subjects_are_told_where_there_are_some(content, capsys):
     show_evaluation(content)
     said = capsys.readouterr().out
     assert said.count("by patient or group (17): image_auroc 0.876 (0.700-0.950)") == 1
+
+
+def test_heads_stand_below_with_the_warning_that_they_are_no_choice(content, capsys):
+    show_evaluation(content)
+    assert "heads" not in capsys.readouterr().out
+    add_heads(content["models"][0])
+    show_evaluation(content)
+    said = capsys.readouterr().out
+    assert "heads of mean@1" in said
+    assert "residual (its own)" in said
+    assert "residual - ssim,top=0.01, image_auroc: +0.0200" in said
+    assert "To take the best of them is to tune to these test images" in " ".join(said.split())

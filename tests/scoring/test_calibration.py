@@ -91,3 +91,67 @@ def test_colour_scale_spans_the_map_pixels_of_normals():
 def test_calibration_survives_a_manifest():
     calibration = calibrate(np.random.default_rng(0).normal(size=50).astype(np.float32), 0.05)
     assert from_dict(Calibration, to_dict(calibration)) == calibration
+
+
+def two_scanners(rng, images):
+    """Scores of normals: scanner b scores higher, and c has hardly been used."""
+    strata = rng.choice(["a", "b", "c", ""], images, p=[0.5, 0.4, 0.02, 0.08])
+    return rng.normal(size=images) + 3 * (strata == "b"), strata
+
+
+def test_every_stratum_keeps_the_rate_by_a_threshold_of_its_own():
+    rng, rates, common = np.random.default_rng(0), [], []
+    for _ in range(300):
+        scores, strata = two_scanners(rng, 200)
+        calibration = calibrate(scores, 0.1, by="scanner", strata=strata)
+        fresh, of = two_scanners(rng, 2000)
+        called, blind = calibration.abnormal(fresh, of), calibration.abnormal(fresh)
+        rates.append([called[of == name].mean() for name in "ab"])
+        common.append([blind[of == name].mean() for name in "ab"])
+    # 3 standard errors of a mean of 300 rates, each of about 90 calibration normals.
+    assert np.mean(rates, axis=0) == pytest.approx([0.1, 0.1], abs=0.01)
+    assert np.mean(common, axis=0)[1] > 0.2  # one threshold for all fails scanner b
+
+
+def test_strata_with_too_few_normals_and_unknown_ones_take_the_common_threshold():
+    scores = np.arange(60.0)
+    strata = np.array(["a"] * 40 + ["b"] * 18 + [""] * 2)
+    calibration = calibrate(scores, 0.05, by="site", strata=strata)
+    assert calibration.few == {"b": 18}
+    assert list(calibration.strata) == ["a"]
+    for name in ("b", "", "never seen"):
+        assert calibration.of(name) is calibration
+    assert calibration.of("a").threshold == calibrate(scores[:40], 0.05).threshold
+    assert calibration.of("a").id != calibration.id
+    asked = np.array(["a", "b", "never seen"])
+    at = np.full(3, 39.0)
+    assert calibration.abnormal(at, asked).tolist() == [True, False, False]
+    assert calibration.p_values(at, asked)[0] == calibrate(scores[:40], 0.05).p_values(at)[0]
+    assert calibration.p_values(at, asked)[1] == calibration.p_values(at)[1]
+    assert from_dict(Calibration, to_dict(calibration)) == calibration
+
+
+def test_images_of_one_group_tell_less_than_as_many_groups():
+    scores = np.random.default_rng(0).normal(size=200)
+    alone, paired, alike = (
+        calibrate(scores, 0.05, groups=(np.arange(200) // size).astype(str)) for size in (1, 2, 10)
+    )
+    assert alone.bound == calibrate(scores, 0.05).bound
+    assert [one.groups for one in (alone, paired, alike)] == [200, 100, 20]
+    assert alone.bound.upper < paired.bound.upper < alike.bound.upper
+    assert alike.threshold == alone.threshold
+    # Five groups of equal scores: the threshold is the largest of them, which one in six exceeds.
+    five = calibrate(scores[:100], 0.05, groups=(np.arange(100) // 20).astype(str))
+    assert five.bound.expected == pytest.approx(1 / 6)
+
+
+def test_groups_of_several_images_have_a_threshold_for_their_means():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40).astype(str), 3)
+    scores = rng.normal(size=120)
+    means = scores.reshape(40, 3).mean(axis=1)
+    found = calibrate(scores, 0.05, groups=groups).subjects
+    assert found.threshold == pytest.approx(calibrate(means, 0.05).threshold)
+    assert found.images == 40
+    assert calibrate(scores[:30], 0.05, groups=groups[:30]).subjects is None  # 10 groups
+    assert calibrate(scores, 0.05, groups=np.arange(120).astype(str)).subjects is None

@@ -127,6 +127,7 @@ def test_rows_hold_the_scores_of_the_scorer_and_where_they_come_from(bundle: Pat
         "version": manifest.version,
         "manifest_digest": manifest.digest,
         "preprocessing": manifest.preprocessing,
+        "threshold": loaded.calibration.id,
     }.items():
         assert set(rows[column].to_pylist()) == {value}
     kept = np.load(tmp_path / "out" / "maps" / f"{keys[38]}.npy", allow_pickle=False)

@@ -3,11 +3,13 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from gan_ray import architectures
 from gan_ray.config import ScoreConfig
 from gan_ray.detector import Evidence
 from gan_ray.errors import ConfigError
-from gan_ray.scoring.scores import make_score, settings_read
-from tests.scoring.toy import Blind, Toy, TwoHeads
+from gan_ray.experiment import build_detector, make
+from gan_ray.scoring.scores import make_score, offered, settings_read
+from tests.scoring.toy import Blind, Toy, TwoHeads, toy
 
 # One 2x2 image in two channels, worked by hand: differences 0.4 0 0 0 | 0 0 0 -0.8.
 IMAGE = torch.tensor([[[[0.4, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, -0.8]]]])
@@ -114,6 +116,34 @@ def test_a_score_says_which_settings_it_reads():
     assert settings_read(ScoreConfig(name="residual"), TwoHeads) == set()
 
 
+OF_RECONSTRUCTIONS = {"residual", "residual_squared", "ssim", "l1", "l2"}
+
+
+def test_scores_follow_from_the_evidence_with_the_papers_first():
+    assert offered(Toy)[0] == "residual"
+    more = {"residual_features", "features", "latent", "latent_l1"}
+    assert set(offered(Toy)) == OF_RECONSTRUCTIONS | more
+    assert offered(Blind) == ("latent", "latent_l1")
+    assert offered(TwoHeads)[0] == "scaled_features"
+    assert set(offered(TwoHeads)) == OF_RECONSTRUCTIONS | {"scaled_features"}
+
+
+def test_every_system_offers_the_scores_of_a_reconstruction_beside_its_papers():
+    for name in architectures.names():
+        assert offered(architectures.get(name))[0] == architectures.get(name).score
+        assert set(offered(architectures.get(name))) >= OF_RECONSTRUCTIONS, name
+
+
+def test_ssim_of_images_smaller_than_its_window_is_refused_before_training():
+    make_score(ScoreConfig(name="ssim"), toy(size=11))
+    with pytest.raises(ConfigError, match=r"windows of 11 x 11 pixels.*have 10 x 10"):
+        make_score(ScoreConfig(name="ssim"), toy(size=10))
+    changes = {"data": {"image_size": 8}, "score": {"name": "ssim"}}
+    tiny = make("f-anogan", preset="tiny", changes=changes)
+    with pytest.raises(ConfigError, match=r"--data.image-size 11 or more"):
+        build_detector(tiny)
+
+
 def test_empty_name_is_the_first_score_of_the_detector():
     assert scored("").score == scored("residual").score
 
@@ -147,8 +177,9 @@ def test_half_precision_evidence_is_compared_in_float32():
     ("kind", "settings", "words"),
     [
         (Toy, {"name": "residul"}, "Did you mean 'residual'"),
-        (Blind, {"name": "features"}, "known are latent, residual"),
-        (Blind, {"name": "residual"}, "lacks reconstruction"),
+        (Blind, {"name": "l3"}, "unknown score of blind 'l3': known are latent, latent_l1"),
+        (Blind, {"name": "residual"}, "lacks reconstruction.*--score.name.: latent, latent_l1;"),
+        (Blind, {"name": "features"}, "lacks features.critic"),
         (Blind, {"top": 0.1}, "lacks reconstruction"),
         (Toy, {"top": 1.5}, "top=1.5"),
         (Toy, {"smooth": -1.0}, "smooth=-1.0"),

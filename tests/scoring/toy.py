@@ -27,14 +27,7 @@ class Toy(Detector):
     name = "toy"
     title = "mean image"
     Config = Settings
-    scores = (
-        "residual",
-        "residual_features",
-        "residual_squared",
-        "features",
-        "latent",
-        "latent_l1",
-    )
+    score = "residual"
     offers = frozenset({"reconstruction", "features.critic", "latents.code"})
     infers = ("mean", "critic")
     presets = MappingProxyType({"tiny": {}})
@@ -68,7 +61,7 @@ class Blind(Toy):
     """The same without a reconstruction."""
 
     name = "blind"
-    scores = ("latent", "residual")
+    score = "latent"
     offers = frozenset({"latents.code"})
 
     def evidence(self, images, classes=None):
@@ -79,7 +72,7 @@ class TwoHeads(Toy):
     """The same with one feature of the whole image and one of each pixel, as U-Net critics have."""
 
     name = "two-heads"
-    scores = ("scaled_features", "residual_squared", "residual")
+    score = "scaled_features"
     offers = frozenset({"reconstruction", "features.global", "features.pixel"})
     infers = ("mean", "critic", "pixel")
 

@@ -36,8 +36,15 @@ from serve.settings import AppArgs
 NORMALS = 39
 
 
-def write_bundle(path: Path, *, name: str = "film", calibrated: bool = True, **changes) -> Path:
-    """Write a bundle of an untrained tiny Brainomaly, calibrated on noise."""
+def write_bundle(
+    path: Path,
+    *,
+    name: str = "film",
+    calibrated: bool = True,
+    adjust=lambda found: found,
+    **changes,
+) -> Path:
+    """Write a bundle of an untrained tiny Brainomaly, calibrated on noise and then adjusted."""
     experiment = make("brainomaly", preset="tiny", changes=changes)
     detector = build_detector(experiment).eval()
     scorer = Scorer(detector, make_score(experiment.score, detector))
@@ -45,7 +52,7 @@ def write_bundle(path: Path, *, name: str = "film", calibrated: bool = True, **c
     shape = (NORMALS, *golden.shape[1:])
     normals = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     result = scorer.score_images(normals, maps=True)
-    calibration = calibrate(result.scores, 0.1, result.maps)
+    calibration = adjust(calibrate(result.scores, 0.1, result.maps))
     fit = experiment.data.fit
     manifest = Manifest(
         name=name,

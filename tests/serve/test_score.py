@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import io
 import json
 
@@ -13,6 +14,7 @@ from fastapi import Request
 from PIL import Image
 
 from gan_ray.artifacts.bundle import load_bundle
+from gan_ray.scoring.calibration import calibrate
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.storage import open_store
 from serve import bodies
@@ -57,7 +59,8 @@ def test_an_image_body_is_answered_as_the_contract_says(endpoint, bundle, scorer
                 "threshold": {
                     "value": calibration.threshold,
                     "fpr": 0.1,
-                    "id": answer["outputs"][0]["threshold"]["id"],
+                    "id": calibration.id,
+                    "stratum": "",
                 },
                 "map": None,
                 "image": None,
@@ -298,3 +301,26 @@ def test_an_unknown_picture_format_is_refused(endpoint):
 def test_every_number_of_an_answer_is_strict_json(endpoint):
     response = endpoint().post(SCORE, content=png(1), headers=PNG)
     json.loads(response.text, parse_constant=lambda text: pytest.fail(text))
+
+
+def test_a_stratum_is_judged_by_its_own_threshold_which_is_named(endpoint, tmp_path, scorer):
+    def by_site(calibration):
+        higher, north = np.asarray(calibration.scores) + 10, np.full(NORMALS, "north")
+        own = calibrate(higher, 0.1, by="site", strata=north).strata
+        return dataclasses.replace(calibration, by="site", strata=own)
+
+    client = endpoint(write_bundle(tmp_path / "bundle", adjust=by_site))
+    calibration = load_bundle(tmp_path / "bundle").calibration
+    for stratum, site in (("north", "north"), ("south", ""), ("", "")):
+        answer = client.post(
+            SCORE, content=png(1), headers=PNG, params={"stratum": stratum} if stratum else {}
+        ).json()
+        (output,) = answer["outputs"]
+        threshold = calibration.of(stratum)
+        assert output["threshold"] == {
+            "value": threshold.threshold, "fpr": 0.1, "id": threshold.id, "stratum": site,
+        }  # fmt: skip
+        score = np.array([output["score"]])
+        assert output["label"] == ("abnormal" if threshold.abnormal(score)[0] else "normal")
+        assert output["p_value"] == threshold.p_values(score)[0]
+        assert bool(output["warnings"]) == (stratum == "south")

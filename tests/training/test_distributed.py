@@ -158,3 +158,27 @@ def test_ranks_that_disagree_are_found(tmp_path: Path):
     assert [(tmp_path / f"caught{r}").read_text() for r in range(2)] == [
         "ranks disagree on 'weight'"
     ] * 2
+
+
+class Derived(nn.BatchNorm1d):
+    """A network with both kinds of buffers."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.register_buffer("angles", torch.full((2,), 0.1), persistent=False)
+
+
+def _average(rank: int, folder: str) -> None:
+    network = Derived()
+    network.running_mean += rank
+    network.angles += rank  # no such thing happens; it shows who is left alone
+    distributed.average_buffers_(network)
+    Path(folder, f"{rank}").write_text(f"{network.running_mean.tolist()} {network.angles.tolist()}")
+
+
+def test_running_statistics_are_averaged_and_derived_values_left_alone(tmp_path: Path):
+    on_two_ranks(_average, tmp_path, str(tmp_path))
+    angles = [torch.full((2,), 0.1).add(rank).tolist() for rank in range(2)]
+    assert [(tmp_path / f"{rank}").read_text() for rank in range(2)] == [
+        f"[0.5, 0.5] {values}" for values in angles
+    ]
