@@ -54,28 +54,35 @@ class Nodes:
 
     def start(self, *chosen: Machine, dashboard: bool = False) -> None:
         """Start Ray on machines, the head first when it is among them; wait until it is up."""
-        started = []
-        for machine in chosen:
-            log = self.log(machine)
-            log.unlink(missing_ok=True)
-            command = [
-                *_RAY, "start", "--block", "--disable-usage-stats",
-                "--node-ip-address", machine.address,
-                "--num-cpus", str(self.cpus.get(machine.name, 1)),
-                "--object-store-memory", str(100 * 2**20),
-                "--temp-dir", str(self.folder / machine.name),
-            ]  # fmt: skip
-            if machine is self.head:
-                command += ["--head", "--port", str(_PORT)]
-                command += ["--include-dashboard", str(dashboard).lower()]
-                command += ["--dashboard-host", "0.0.0.0"] if dashboard else []
-            else:
-                command += ["--address", self.address]
-            started.append((machine.start(command, self.environment, log), log))
-            if machine is self.head:
-                _wait(*started[-1])
-        for process, log in started:
-            _wait(process, log)
+        if self.head in chosen:
+            _wait(*self._begin(self.head, dashboard))
+        others = [machine for machine in chosen if machine is not self.head]
+        for machine, begun in [(machine, self._begin(machine)) for machine in others]:
+            try:
+                _wait(*begun)
+            except RuntimeError:  # now and then the head does not see a node that comes back
+                machine.kill()
+                _wait(*self._begin(machine))
+
+    def _begin(
+        self, machine: Machine, dashboard: bool = False
+    ) -> tuple[subprocess.Popen[bytes], Path]:
+        log = self.log(machine)
+        log.unlink(missing_ok=True)
+        command = [
+            *_RAY, "start", "--block", "--disable-usage-stats",
+            "--node-ip-address", machine.address,
+            "--num-cpus", str(self.cpus.get(machine.name, 1)),
+            "--object-store-memory", str(100 * 2**20),
+            "--temp-dir", str(self.folder / machine.name),
+        ]  # fmt: skip
+        if machine is self.head:
+            command += ["--head", "--port", str(_PORT)]
+            command += ["--include-dashboard", str(dashboard).lower()]
+            command += ["--dashboard-host", "0.0.0.0"] if dashboard else []
+        else:
+            command += ["--address", self.address]
+        return machine.start(command, self.environment, log), log
 
     def log(self, machine: Machine) -> Path:
         """Give the file that Ray's start on a machine writes to."""
@@ -132,7 +139,7 @@ def ray_nodes(
         "PYTHONPATH": str(_ROOT),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_raylet_start_wait_time_s": "150",  # a busy machine
+        "RAY_raylet_start_wait_time_s": "60",  # a busy machine
         "RAY_worker_niceness": "0",  # Ray's 15 starves workers beside whatever else runs here
         "OMP_NUM_THREADS": "1",
         "MPLBACKEND": "Agg",

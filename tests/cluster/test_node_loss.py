@@ -85,7 +85,7 @@ def final(run: RunFolder) -> tuple[Any, ...]:
 
 
 def wait(for_what: Callable[[], object], driver: subprocess.Popen[bytes], nodes: Nodes) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not for_what():
         assert driver.poll() is None, nodes.said()
         assert time.monotonic() < deadline, nodes.said()
@@ -155,6 +155,7 @@ def test_after_the_driver_was_killed_the_same_command_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_with_fewer_workers_allowed_training_goes_on_without_the_lost_node(
     nodes: Nodes, bucket: Bucket, reach
 ):
@@ -164,11 +165,11 @@ def test_with_fewer_workers_allowed_training_goes_on_without_the_lost_node(
     try:
         driver = nodes.run(
             *COMMAND, "--train.min-workers", "1", "--out", run.uri, **reach,
-            RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="15",
+            RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S="30",
         )  # fmt: skip
         wait(lambda: len(run.metrics()) >= 2, driver, nodes)
         a_node_at_work(nodes).kill()
-        assert finish(driver, 250) == 0, nodes.said()
+        assert finish(driver, 400) == 0, nodes.said()
     finally:
         for machine in nodes.nodes:
             machine.kill()
