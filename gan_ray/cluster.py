@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import time
@@ -47,7 +48,10 @@ def connect(*, num_cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     # Secrets travel in the job's runtime environment, as Ray's own documentation has it.
-    runtime_env = {"env_vars": environment()}
+    # In a job, what came with the job travels already, and Ray refuses to be told twice.
+    told = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    known_to_job = told.get("env_vars") or {}
+    runtime_env = {"env_vars": {k: v for k, v in environment().items() if k not in known_to_job}}
     try:
         if address == "local":
             ray.init(
@@ -60,7 +64,13 @@ def connect(*, num_cpus: int | None = None) -> None:
                 runtime_env=runtime_env,
             )
         else:
-            ray.init(address=address, logging_level="ERROR", runtime_env=runtime_env)
+            # Workers' own lines stay in the cluster's logs; what matters is told as on one machine.
+            ray.init(
+                address=address,
+                logging_level="ERROR",
+                log_to_driver=False,
+                runtime_env=runtime_env,
+            )
     except (ConnectionError, RuntimeError) as error:
         raise ClusterError(
             f"no Ray cluster answers at {address}: {error}. Check RAY_ADDRESS, that the head runs, "

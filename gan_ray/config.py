@@ -157,6 +157,11 @@ class TrainConfig:
     that search: chosen at random, the same in every report and run. Thresholds come from all."""
     workers: Positive = 1
     """Ray Train workers; the global batch is split over them."""
+    min_workers: Count = 0
+    """Fewest workers to go on with while nodes are lost; they join again when nodes come back. 0
+    waits for all. Rounding differs with the number of workers, so final weights do in last bits."""
+    placement: Literal["pack", "spread", "strict_spread"] = "pack"
+    """pack puts workers on few nodes, spread on many where it can, strict_spread one on each."""
     use_gpu: bool = False
     """One GPU (or a fraction, see gpus_per_worker) for each worker."""
     gpus_per_worker: Annotated[float, pydantic.Field(gt=0)] = 1.0

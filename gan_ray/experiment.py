@@ -74,12 +74,18 @@ def parse(data: Mapping[str, Any]) -> Experiment[Any]:
             "is scaled to one mean over held-out normals. Select by aucp, validation or last, or "
             "take another score (--score.name)."
         )
-    parts = train.workers * train.accumulate
-    if train.batch_size % parts:
+    if train.min_workers > train.workers:
         raise ConfigError(
-            f"a batch of {train.batch_size} images cannot be cut into {train.workers} workers x "
-            f"{train.accumulate} parts: set --train.batch-size to a multiple of {parts}."
+            f"train.min_workers is {train.min_workers}, but train.workers, the most there are at a "
+            f"time, is {train.workers}: lower --train.min-workers."
         )
+    for workers in range(train.min_workers or train.workers, train.workers + 1):
+        parts = workers * train.accumulate
+        if train.batch_size % parts:
+            raise ConfigError(
+                f"a batch of {train.batch_size} images cannot be cut into {workers} workers x "
+                f"{train.accumulate} parts: set --train.batch-size to a multiple of {parts}."
+            )
     return experiment
 
 

@@ -33,3 +33,20 @@ def out_of_memory(failure: BaseException) -> OutOfMemoryError | None:
         "kept. Lower --train.workers or add nodes and give the same command; or start another "
         "run with a smaller --train.batch-size, a larger --train.accumulate or smaller images."
     )
+
+
+def reason(failure: BaseException) -> str:
+    """Give what went wrong in one line, without the tracebacks that Ray puts around it."""
+    workers: Mapping[int, BaseException] = getattr(failure, "worker_failures", {})
+    told: dict[str, list[str]] = {}
+    for rank, error in sorted(workers.items()):
+        told.setdefault(_last_words(error), []).append(str(rank))
+    if not told:
+        return _last_words(getattr(failure, "controller_failure", failure))
+    return " ".join(f"[worker {', '.join(ranks)}] {words}" for words, ranks in told.items())
+
+
+def _last_words(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    traced = any(line.startswith("File ") for line in lines)
+    return lines[-1 if traced else 0] if lines else type(error).__name__

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import torch
 from gan_ray import names
 from gan_ray.cluster import connect, environment
 from gan_ray.config import Experiment, TrainConfig, to_dict
-from gan_ray.errors import ClusterError, ConfigError, GanRayError
+from gan_ray.errors import ClusterError, ConfigError, GanRayError, StorageError
 from gan_ray.experiment import with_absolute_paths
 from gan_ray.storage.arrow import arrow_filesystem
-from gan_ray.training.failures import out_of_memory
+from gan_ray.training.failures import out_of_memory, reason
 from gan_ray.training.preflight import preflight
 from gan_ray.training.run import RunFolder
 from gan_ray.training.session import run_session
@@ -90,7 +91,8 @@ def _followed(run: RunFolder, progress: Progress, seconds: float = 2.0) -> Itera
 
     def follow() -> None:
         while not done.wait(seconds):
-            tell()
+            with suppress(StorageError):  # a line of progress less; what matters is told below
+                tell()
 
     thread = threading.Thread(target=follow, name="progress", daemon=True)
     thread.start()
@@ -103,10 +105,37 @@ def _followed(run: RunFolder, progress: Progress, seconds: float = 2.0) -> Itera
 
 
 def _train_on_cluster(experiment: Experiment[Any], run: RunFolder) -> None:
-    import ray
+    from ray.exceptions import OutOfMemoryError
+    from ray.train import ControllerError, TrainingFailedError
+
+    _fits(experiment)
+    left = experiment.train.max_failures
+    while True:
+        # Ray's notes of an earlier attempt: resuming is ours, from the newest complete checkpoint.
+        run.store.delete("checkpoint_manager_snapshot.json")
+        try:
+            error = _interruptible(_trainer(experiment, run).fit).return_value
+            break
+        except (TrainingFailedError, OutOfMemoryError) as failure:
+            full = out_of_memory(failure)
+            if full is not None:
+                raise full from failure
+            # Ray gives up at once where a node is lost while the workers meet: we do not.
+            if not isinstance(failure, ControllerError) or not left:
+                raise ClusterError(
+                    f"training failed {experiment.train.max_failures + 1} times, at last: "
+                    f"{reason(failure)} What was trained is kept; the same command goes on."
+                ) from failure
+            left -= 1
+    if error is not None:
+        raise error
+
+
+def _trainer(experiment: Experiment[Any], run: RunFolder) -> Any:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from gan_ray.training.meeting import Meeting
     from gan_ray.training.worker import train_worker
 
     train, key = experiment.train, names.secret()
@@ -115,17 +144,19 @@ def _train_on_cluster(experiment: Experiment[Any], run: RunFolder) -> None:
         names.use(key)
         return train_worker(config)
 
-    _fits(experiment)
     filesystem, root = arrow_filesystem(run.uri)
     parent, _, name = root.rpartition("/")
-    # Ray's notes of an earlier attempt: resuming is ours, from the newest complete checkpoint.
-    run.store.delete("checkpoint_manager_snapshot.json")
     resources = {"CPU": 1.0} | ({"GPU": train.gpus_per_worker} if train.use_gpu else {})
-    trainer = TorchTrainer(
+    elastic = 0 < train.min_workers < train.workers
+    return TorchTrainer(
         worker,
         train_loop_config={"experiment": to_dict(experiment), "run": run.uri},
+        torch_config=Meeting(),
         scaling_config=ScalingConfig(
-            num_workers=train.workers, use_gpu=train.use_gpu, resources_per_worker=resources
+            num_workers=(train.min_workers, train.workers) if elastic else train.workers,
+            use_gpu=train.use_gpu,
+            resources_per_worker=resources,
+            placement_strategy=train.placement.upper(),
         ),
         run_config=RunConfig(
             # Ray's folder is the run folder: it takes our checkpoints only from below its own.
@@ -137,18 +168,6 @@ def _train_on_cluster(experiment: Experiment[Any], run: RunFolder) -> None:
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
-    try:
-        error = _interruptible(trainer.fit).return_value
-    except (ray.train.TrainingFailedError, ray.exceptions.OutOfMemoryError) as failure:
-        full = out_of_memory(failure)
-        if full is not None:
-            raise full from failure
-        raise ClusterError(
-            f"training failed {train.max_failures + 1} times: {failure}. What was trained is kept; "
-            "the same command goes on."
-        ) from failure
-    if error is not None:
-        raise error
 
 
 def _interruptible(work: Callable[[], Any]) -> Any:
@@ -183,9 +202,10 @@ def _fits(experiment: Experiment[Any]) -> None:
 
     train = experiment.train
     have = ray.cluster_resources()
-    for kind, amount in needs(train).items():
+    fewest = train.min_workers or train.workers
+    for kind, amount in needs(dataclasses.replace(train, workers=fewest)).items():
         if have.get(kind, 0.0) < amount:
             raise ClusterError(
-                f"{train.workers} workers need {amount:g} {kind}, the cluster has "
+                f"{fewest} workers need {amount:g} {kind}, the cluster has "
                 f"{have.get(kind, 0.0):g}. Lower --train.workers or add nodes."
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +15,14 @@ from gan_ray.detector import Detector
 from gan_ray.errors import ArtifactError, ConfigError, DataError
 from gan_ray.experiment import build_detector, parse
 from gan_ray.storage import uris
+from gan_ray.storage.local import PARTIAL
 from gan_ray.storage.store import open_store
-from gan_ray.training.state import DIGEST, STATE, TENSORS, Snapshot, TrainState, decode
+from gan_ray.training.state import DIGEST, Snapshot, TrainState, decode
 
 Checkpoint = Literal["best", "last"]
 
-EXECUTION = ("workers", "use_gpu", "gpus_per_worker", "threads", "max_failures",
-             "keep_checkpoints", "samples", "profile")  # fmt: skip
+EXECUTION = ("workers", "min_workers", "placement", "use_gpu", "gpus_per_worker", "threads",
+             "max_failures", "keep_checkpoints", "samples", "profile")  # fmt: skip
 """Fields of `train` that say how a training is carried out, not which one it is."""
 
 _LEFT_BEHIND = ("checkpoints/", "samples/", "latent/", "scores/", "tb/", "profile/",
@@ -144,14 +146,25 @@ class RunFolder:
         return None
 
     def retain(self, newest: int, best: int | None) -> None:
-        """Delete all but the `newest` checkpoints and the one at `best` images."""
-        for images in self.checkpoints()[:-newest]:
-            if images != best:
-                # The digest goes first: what is left of the folder is then torn, not wrong.
-                for name in (DIGEST, STATE, TENSORS):
-                    self.store.delete(f"checkpoints/{images:012d}/{name}")
-                if self.directory is not None:
-                    (self.directory / f"checkpoints/{images:012d}").rmdir()
+        """Delete all but the `newest` complete checkpoints and the one at `best` images.
+
+        What killed writers left goes too: for the one process that writes, between its writes.
+        """
+        complete = self.checkpoints()
+        kept = {
+            f"{images:012d}" for images in (*complete[-newest:], *([] if best is None else [best]))
+        }
+        keys = [entry.key for entry in self.store.list("checkpoints/")]
+        doomed = [key for key in keys if key.split("/")[1] not in kept]
+        # The digests go first: what is left of a folder is then torn, not wrong.
+        for key in sorted(doomed, key=lambda key: not key.endswith(DIGEST)):
+            self.store.delete(key)
+        if self.directory is not None:
+            for folder in (self.directory / "checkpoints").iterdir():
+                if folder.name not in kept:
+                    shutil.rmtree(folder, ignore_errors=True)
+                for partial in folder.glob(f"{PARTIAL}*"):
+                    partial.unlink()
 
     def best(self) -> int | None:
         """Give the images of the checkpoint that selection chose, None when it chose none."""

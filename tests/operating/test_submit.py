@@ -106,6 +106,19 @@ def test_a_job_gets_code_and_variables_and_gives_log_and_exit_code(protected, co
     assert "deep red" in again.stdout
 
 
+def test_what_a_job_connects_to_knows_the_variables_it_was_given(protected, code, tmp_path):
+    variables = tmp_path / "variables"
+    variables.write_text("AWS_REGION=eu-north-7\n")
+    (code / "job.py").write_text(
+        "import os, ray; from gan_ray.cluster import connect; connect()\n"
+        "print(ray.get(ray.remote(os.getenv).remote('AWS_REGION')))\n"
+    )
+    done = protected.run("submit", "--address", protected.dashboard, "--working-dir", code,
+                         "--env-file", variables, "--", sys.executable, "job.py")  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "eu-north-7" in done.stdout
+
+
 @pytest.mark.slow
 def test_a_job_outlives_who_follows_it_and_can_be_stopped(protected, code):
     there = ["submit", "--address", protected.dashboard]

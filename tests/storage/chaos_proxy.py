@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import random
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,25 +18,41 @@ SLOW_DOWN = (
 CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code><Message>conflict</Message></Error>"
 
 
+_TRANSPORT = ("transfer-encoding", "content-length", "expect")
+
+
 class ChaosProxy(ThreadingHTTPServer):
     """Takes one fault of `faults` per request: "503", "409", "reset", "truncate", "lost" or "".
 
     "truncate" breaks off in the middle of the answer's body; "lost" carries the request out and
-    then hides the answer.
+    then hides the answer. Once they are used up, `rate` is the share of requests that fail with
+    "503" or "reset", drawn from a seed; each request waits `delay` seconds.
     """
 
     daemon_threads = True
 
-    def __init__(self, upstream: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(
+        self, upstream: str, host: str = "127.0.0.1", rate: float = 0.0, delay: float = 0.0
+    ) -> None:
+        super().__init__((host, 0), _Handler)
+        self.rate, self.delay, self.random = rate, delay, random.Random(0)
         self.upstream = urlsplit(upstream).netloc
         self.faults: deque[str] = deque()
         self.requests: list[str] = []
         self.busy, self.busiest, self.lock = 0, 0, threading.Lock()
 
+    def handle_error(self, *_: object) -> None:
+        """Clients that hang up are part of the game."""
+
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        host, port = self.server_address[:2]
+        return f"http://{host}:{port}"
+
+    def next_fault(self) -> str:
+        if self.faults:
+            return self.faults.popleft()
+        return self.random.choice(["503", "reset"]) if self.random.random() < self.rate else ""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -45,11 +63,12 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._body()
         proxy = self.server
         with proxy.lock:
-            fault = proxy.faults.popleft() if proxy.faults else ""
+            fault = proxy.next_fault()
             proxy.requests.append(f"{self.command} {self.path} {fault}".strip())
+        time.sleep(proxy.delay)
         if fault == "503":
             return self._answer(503, SLOW_DOWN)
         if fault == "409":
@@ -57,7 +76,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "reset":
             return self._hang_up()
         upstream = http.client.HTTPConnection(proxy.upstream, timeout=30)
-        upstream.request(self.command, self.path, body, dict(self.headers))
+        told = {k: v for k, v in self.headers.items() if k.lower() not in _TRANSPORT}
+        upstream.request(self.command, self.path, body, told)
         answer = upstream.getresponse()
         content = answer.read()
         upstream.close()
@@ -76,6 +96,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
 
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass  # trailers
+        return b"".join(parts)
+
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
@@ -87,9 +118,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def chaos(upstream: str) -> Iterator[ChaosProxy]:
-    """Run the proxy on a free loopback port."""
-    proxy = ChaosProxy(upstream)
+def chaos(
+    upstream: str, host: str = "127.0.0.1", rate: float = 0.0, delay: float = 0.0
+) -> Iterator[ChaosProxy]:
+    """Run the proxy on a free port of `host`."""
+    proxy = ChaosProxy(upstream, host, rate, delay)
     thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

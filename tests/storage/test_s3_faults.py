@@ -1,6 +1,7 @@
 """S3 when the server is slow, full, unreachable or in a bad mood: real requests over HTTP."""
 
 import os
+import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import pytest
 
 from gan_ray.errors import StorageError
 from gan_ray.storage import ObjectMissing, Store, open_store
+from gan_ray.storage.arrow import arrow_filesystem
 from tests.s3_server import Bucket
 from tests.storage.chaos_proxy import ChaosProxy, chaos
 
@@ -121,3 +123,13 @@ def test_thirty_two_threads_share_one_client(store: Store, proxy: ChaosProxy, ca
         contents = list(pool.map(lambda n: store.get(str(n % 8)), range(256)))
     assert contents == [b"%d" % (n % 8) * 1000 for n in range(256)]
     assert "pool is full" not in caplog.text
+
+
+def test_arrow_is_as_patient_also_in_another_process(s3: Bucket, proxy: ChaosProxy):
+    system, folder = arrow_filesystem(s3.uri + "/in")
+    system = pickle.loads(pickle.dumps(system))
+    proxy.faults.extend(["reset"] * 6)
+    with system.open_output_stream(f"{folder}/a") as stream:
+        stream.write(b"content")
+    assert not proxy.faults
+    assert open_store(s3.uri + "/in").get("a") == b"content"

@@ -111,6 +111,14 @@ def test_what_cannot_work_is_said_at_once(ray_cluster, tmp_path):
     assert time.monotonic() - began < 60, "an error that comes again must not be retried"
 
 
+def test_every_number_of_workers_that_may_remain_must_divide_the_batch():
+    with pytest.raises(ConfigError, match="cannot be cut into 3 workers"):
+        digits(workers=4, min_workers=2)
+    with pytest.raises(ConfigError, match=r"lower --train\.min-workers"):
+        digits(workers=2, min_workers=4)
+    assert digits(workers=2, min_workers=1).train.min_workers == 1
+
+
 def test_a_folder_with_another_experiment_is_refused(tmp_path):
     train(digits(images=96, report_every=48), tmp_path / "run", local=True)
     with pytest.raises(ConfigError, match=r"train\.images \(96 -> 192\)"):
