@@ -10,12 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gan_ray.config import DataConfig
-from gan_ray.data.groups import grouping
-from gan_ray.data.items import digest
-from gan_ray.data.suffixes import names_image
-from gan_ray.data.tree import open_tree
 from gan_ray.names import DIGITS, OBJECT_DIGITS, pseudonym
-from gan_ray.storage import open_store
 
 COLUMNS = ("id", "image", "patient", "name")
 
@@ -30,6 +25,12 @@ def linkage(data: DataConfig, *, contents: bool = False) -> Iterator[dict[str, s
     Raises:
         DataError: there is nothing at the root, or a file whose patient is unknown.
     """
+    from gan_ray.data.groups import grouping
+    from gan_ray.data.items import digest
+    from gan_ray.data.suffixes import names_image
+    from gan_ray.data.tree import open_tree
+    from gan_ray.storage import open_store
+
     tree = open_tree(data.root)
     _, group = grouping(data, tree)
     is_store = "://" in data.root or Path(data.root).expanduser().is_dir()

@@ -52,7 +52,7 @@ def test_a_full_disk_is_said_and_the_training_goes_on_when_there_is_room(disk, t
     (disk / "ballast").unlink()
     train(disk / "run")
     assert last(run) == last(unbroken)
-    assert len(run.log()) == 5, "no report came twice"
+    assert sum("images=" in line for line in run.log()) == 5, "no report came twice"
 
 
 @pytest.mark.ray
