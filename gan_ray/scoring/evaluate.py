@@ -28,8 +28,9 @@ from gan_ray.names import pseudonym, pseudonyms
 from gan_ray.scoring.baselines import Judge, fit_baselines, untrained
 from gan_ray.scoring.calibration import Calibration, realised
 from gan_ray.scoring.comparison import compare
+from gan_ray.scoring.curves import CURVES, Curve
 from gan_ray.scoring.heads import head_name, judge_heads, make_heads
-from gan_ray.scoring.intervals import interval, intervals
+from gan_ray.scoring.intervals import interval, intervals, intervals_and_bands
 from gan_ray.scoring.metrics import DECISIONS, RANKING, Metric, auroc, average_precision
 from gan_ray.scoring.pixels import pixel_figures
 from gan_ray.scoring.reliability import RELIABILITY
@@ -187,13 +188,13 @@ def _judge(contestant: _Contestant, resamples: int) -> tuple[dict[str, Any], np.
     )
     seconds = time.perf_counter() - began
     scores = result.scores
-    judged: list[tuple[Sequence[Metric], np.ndarray]] = [(RANKING, scores)]
+    judged: list[tuple[Sequence[Metric | Curve], np.ndarray]] = [((*RANKING, *CURVES), scores)]
     if calibration is not None:
         called = calibration.abnormal(scores, contestant.strata)
         p_values = calibration.p_values(scores, contestant.strata)
         judged.append((DECISIONS, called))
         judged.append((RELIABILITY, 1 - p_values))
-    metrics = intervals(judged, labels, groups, resamples)
+    metrics, bands = intervals_and_bands(judged, labels, groups, resamples)
     if test.masks is not None and result.maps is not None:
         metrics |= pixel_figures(test.masks, result.maps, labels, groups, resamples)
     false_alarms, hits, _ = roc_curve(labels, scores)
@@ -216,6 +217,7 @@ def _judge(contestant: _Contestant, resamples: int) -> tuple[dict[str, Any], np.
             "strata": realised(calibration, contestant.strata, labels, called),
         },
         "roc": {"fpr": false_alarms.tolist(), "tpr": hits.tolist()},
+        "bands": {name: band.rounded() for name, band in bands.items()},
         "scores": {
             "ids": pseudonyms(test.split.ids),
             "labels": labels.tolist(),

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 
 from gan_ray.errors import ConfigError
+from gan_ray.scoring.curves import Curve
 from gan_ray.scoring.metrics import (
     Array,
     Metric,
@@ -41,6 +43,20 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Band:
+    """A curve [G] with the ends of the 95 % interval of each of its points."""
+
+    at: Array
+    value: Array
+    low: Array
+    high: Array
+
+    def rounded(self) -> dict[str, list[float]]:
+        """Give the fields as lists, to four decimals: a chart shows no more."""
+        return {name: values.round(4).tolist() for name, values in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -85,18 +101,52 @@ def intervals(
     sorted once for all their metrics. An interval always holds its value: where chance alone
     pushes a figure up (a calibration error), the end that would leave it out is the value.
     """
-    drawn: dict[str, list[Array]] = {metric.name: [] for metrics, _ in judged for metric in metrics}
-    for counts in _counts(labels, groups, resamples, seed):
-        for metrics, scores in judged:
+    return intervals_and_bands(judged, labels, groups, resamples, seed)[0]
+
+
+def intervals_and_bands(
+    judged: Sequence[tuple[Sequence[Metric | Curve], Array]],
+    labels: Array,
+    groups: Array | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[dict[str, Interval], dict[str, Band]]:
+    """Give the `intervals` of the metrics and, in the same resamples, the bands of the curves."""
+    values: dict[str, Interval] = {}
+    bands: dict[str, Band] = {}
+    drawn = resample(judged, labels, groups, resamples, seed)
+    for (figures, _), found in zip(judged, drawn, strict=True):
+        for figure in figures:
+            value, rest = found[figure.name][0], found[figure.name][1:]
+            low, high = np.quantile(rest, [0.025, 0.975], axis=0)
+            low, high = np.minimum(low, value), np.maximum(high, value)
+            if isinstance(figure, Curve):
+                bands[figure.name] = Band(figure.at, value, low, high)
+            else:
+                values[figure.name] = Interval(float(value), float(low), float(high))
+    return values, bands
+
+
+def resample(
+    judged: Sequence[tuple[Sequence[Metric | Curve], Array]],
+    labels: Array,
+    groups: Array | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[dict[str, Array]]:
+    """Give what the figures of each of `judged` are on the images and in R resamples of them.
+
+    One dictionary for each, by the figure's name: float64 [1 + R] of a metric, [1 + R, G] of a
+    curve, first of the images as they are. All are judged in the same resamples.
+    """
+    found: list[dict[str, list[Array]]] = [{each.name: [] for each in what} for what, _ in judged]
+    as_they_are = np.ones((1, len(labels)))
+    for counts in chain([as_they_are], _counts(labels, groups, resamples, seed)):
+        for (figures, scores), lists in zip(judged, found, strict=True):
             images = resampled(labels, scores, counts)
-            for metric in metrics:
-                drawn[metric.name].append(metric.compute(images))
-    found = {}
-    for metrics, scores in judged:
-        for metric in metrics:
-            value, (low, high) = metric(labels, scores), _ends(np.concatenate(drawn[metric.name]))
-            found[metric.name] = Interval(value, min(low, value), max(high, value))
-    return found
+            for figure in figures:
+                lists[figure.name].append(figure.compute(images))
+    return [{name: np.concatenate(parts) for name, parts in each.items()} for each in found]
 
 
 def paired(
@@ -115,29 +165,30 @@ def paired(
     same of both models: how far seeds carry is part of what chance makes.
     """
     a, b = np.atleast_2d(a), np.atleast_2d(b)
+    drawn = resample([((metric,), row) for row in (*a, *b)], labels, groups, resamples, seed)
+    values = np.stack([each[metric.name] for each in drawn])
+    each = values[: len(a)] - values[len(a) :]
     rng = np.random.default_rng(derive_seed("trainings", seed))
-    blocks = []
-    for counts in _counts(labels, groups, resamples, seed):
-        each = np.stack([metric.over(labels, one, counts) - metric.over(labels, other, counts)
-                         for one, other in zip(a, b, strict=True)])  # fmt: skip
-        picks = rng.integers(len(a), size=each.shape)
-        blocks.append(np.take_along_axis(each, picks, 0).mean(0))
-    differences = np.concatenate(blocks)
+    picks = rng.integers(len(a), size=(len(a), each.shape[1] - 1))
+    means = np.take_along_axis(each[:, 1:], picks, 0).mean(0)
+    return difference(np.append(each[:, 0].mean(), means))
+
+
+def difference(values: Array) -> Paired:
+    """Judge the differences a - b [1 + R] of a figure: on the images, then in each resample."""
+    found, differences = float(values[0]), values[1:]
     low, high = _ends(differences)
-    difference = float(
-        np.mean([metric(labels, x) - metric(labels, y) for x, y in zip(a, b, strict=True)])
-    )
     smaller = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     p_value, spread = 2 * (smaller + 1) / (len(differences) + 1), float(differences.std())
     if smaller == 0 and spread > 0:
-        p_value = min(p_value, math.erfc(abs(difference) / spread / math.sqrt(2)))
+        p_value = min(p_value, math.erfc(abs(found) / spread / math.sqrt(2)))
     verdict: Verdict = "no measurable difference"
     if low > 0:
         verdict = "a is better"
     elif high < 0:
         verdict = "b is better"
     return Paired(
-        difference=difference,
+        difference=found,
         low=low,
         high=high,
         p_value=min(1.0, p_value),

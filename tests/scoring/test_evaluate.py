@@ -105,6 +105,13 @@ def test_figures_are_those_of_the_bundle_on_the_test_split(evaluated):
         assert model["map_range"] == list(loaded.calibration.map_range)
         area = reference.auc(model["roc"]["fpr"], model["roc"]["tpr"])
         assert area == pytest.approx(values["image_auroc"])
+        assert {name: len(band["at"]) for name, band in model["bands"].items()} == {
+            "roc": 101,
+            "precision_recall": 100,
+        }
+        for band in model["bands"].values():
+            ends = np.array([band["low"], band["value"], band["high"]])
+            assert (np.diff(ends, axis=0) >= 0).all()
 
 
 def test_data_are_described(evaluated):
