@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gan_ray.scoring.delong import delong
-from gan_ray.scoring.intervals import paired
+from gan_ray.scoring.intervals import difference, resample
 from gan_ray.scoring.metrics import Array, auroc, average_precision
 from gan_ray.scoring.subjects import repeat
 
@@ -29,13 +29,15 @@ def compare(
     `p_value` corrected over all entries.
     """
     independent = not repeat(groups) and min(np.bincount(labels.astype(int), minlength=2)) > 1
+    metrics = (auroc, average_precision)
+    drawn = resample([(metrics, scores) for _, scores in rows], labels, groups, resamples)
     entries = []
     for first in range(models):
         for second in range(first + 1, len(rows)):
             (a, a_scores), (b, b_scores) = rows[first], rows[second]
             exact = delong(labels, a_scores, b_scores).p_value if independent else None
-            for metric in (auroc, average_precision):
-                found = paired(metric, labels, a_scores, b_scores, groups, resamples)
+            for metric in metrics:
+                found = difference(drawn[first][metric.name] - drawn[second][metric.name])
                 p_delong = exact if metric is auroc else None
                 entries.append(
                     {"a": a, "b": b, "metric": metric.name}
