@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +21,12 @@ from gan_ray.report.style import (
     MARK,
     MUTED,
     NORMAL,
-    PAPER,
-    RULE,
     SERIES,
-    STROKES,
     drawing,
     figure,
     to_svg,
 )
-from gan_ray.report.words import interval, model_name
+from gan_ray.report.words import called, model_name, share, shortened
 
 Model = Mapping[str, Any]
 
@@ -60,93 +57,53 @@ def forest(models: Sequence[Model], baselines: Sequence[Model]) -> str:
         axes.axvline(0.5, color=MUTED, linewidth=0.8, linestyle=":")
         lows = [model["metrics"]["image_auroc"]["low"] for model, _ in rows]
         axes.set(xlim=(min(0.48, *lows, 0.5) - 0.01, 1.005), ylim=(len(rows) - 0.5, -0.5))
-        axes.set_yticks(range(len(rows)), [_short(model_name(m)) for m, _ in rows], color=INK)
+        axes.set_yticks(range(len(rows)), [shortened(model_name(m)) for m, _ in rows], color=INK)
         axes.set_xlabel("image AUROC (dotted: chance)")
         axes.grid(False, axis="y")
         axes.spines["left"].set_visible(False)
         return to_svg(drawn, description="Image AUROC with 95 % intervals")
 
 
-def roc(models: Sequence[Model], baselines: Sequence[Model]) -> str:
-    """Give the ROC curves; a dot marks where a model's threshold stands, labels carry intervals."""
-    styles = [(SERIES[i % len(SERIES)], STROKES[i % len(STROKES)], 1.7) for i in range(len(models))]
-    greys = [(MUTED, STROKES[1 + i % (len(STROKES) - 1)], 0.9) for i in range(len(baselines))]
-    everything = [*models, *baselines]
-    with drawing(salt="roc"):
-        drawn = figure(3.7, 3.75 + 0.17 * len(everything))
-        axes = drawn.subplots()
-        axes.plot([0, 1], [0, 1], color=RULE, linewidth=0.8)
-        lines = []
-        for model, (colour, stroke, width) in zip(everything, styles + greys, strict=True):
-            x, y = _thinned(model["roc"]["fpr"], model["roc"]["tpr"])
-            lines += axes.plot(x, y, color=colour, linestyle=stroke, linewidth=width)
-            at = model["metrics"]
-            if "sensitivity" in at and "specificity" in at and model.get("threshold"):
-                point = 1.0 - at["specificity"]["value"], at["sensitivity"]["value"]
-                axes.plot(*point, "o", color=colour, markersize=5.5, markeredgecolor=PAPER)
-        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-        axes.set_xlabel("share of normal images flagged")
-        axes.set_ylabel("share of abnormal images found")
-        labels = [f"{_short(model_name(m))}: {interval(m['metrics']['image_auroc'])}"
-                  for m in everything]  # fmt: skip
-        drawn.legend(lines, labels, loc="outside lower center", handlelength=2.6)
-        return to_svg(drawn, description="ROC curves. " + "; ".join(labels))
+def scores_by_kind(model: Model) -> str:
+    """Give a histogram of the scores of normal images and of each kind of abnormal ones.
 
-
-def histogram(model: Model) -> str:
-    """Give the scores of normal and of abnormal test images, each as shares of its own class."""
-    scores, labels = _scores(model)
-    edges = np.histogram_bin_edges(scores, bins=min(40, max(12, round(math.sqrt(len(scores))))))
-    with drawing(salt=f"histogram {model_name(model)}"):
-        drawn = figure(_WIDTH, 2.7)
-        axes = drawn.subplots()
-        for label, name, colour in ((0, "normal", NORMAL), (1, "abnormal", ABNORMAL)):
-            mine = scores[labels == label]
-            shares = np.histogram(mine, edges)[0] / max(len(mine), 1)
-            axes.stairs(shares, edges, fill=True, color=colour, alpha=0.22)
-            axes.stairs(shares, edges, color=colour, label=f"{name} ({len(mine)})",
-                        linestyle=STROKES[label], linewidth=1.3)  # fmt: skip
-        _threshold_line(axes, model, legend=True)
-        axes.set_xlabel("score (higher is more abnormal)")
-        axes.set_ylabel("share of the class")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-        drawn.legend(loc="outside upper left", ncol=3, handlelength=1.8, columnspacing=1.4)
-        return to_svg(drawn, description=f"Scores per class, {model_name(model)}")
-
-
-def boxes(model: Model) -> str:
-    """Give a box of scores for normal images and for each sub-label of the abnormal ones.
-
-    Box: quartiles and median; whiskers: 5th and 95th percentile; dots: the images beyond them.
+    They stand one under the other, the kinds that look most normal first, each with the share that
+    is flagged and scaled to its own highest bar. The last bar holds the highest 0.5 % too.
     """
     scores, labels = _scores(model)
     sublabels = np.array(model["scores"]["sublabels"], dtype=str)
-    names = sorted(set(sublabels[labels == 1]))
-    groups = [("normal", scores[labels == 0], NORMAL)]
-    groups += [(name or "abnormal", scores[(labels == 1) & (sublabels == name)], ABNORMAL)
-               for name in names]  # fmt: skip
-    with drawing(salt=f"boxes {model_name(model)}"):
-        drawn = figure(_WIDTH, 0.75 + 0.34 * len(groups))
+    flagged, threshold = called(model), (model.get("threshold") or {}).get("value")
+    highest = float(np.quantile(scores, 0.995))  # a few far out would press the others together
+    shown = np.minimum(scores, max(highest, threshold) if _finite(threshold) else highest)
+    edges = np.histogram_bin_edges(shown, bins=min(40, max(12, round(math.sqrt(len(scores))))))
+    kinds = [(name or "abnormal", (labels == 1) & (sublabels == name))
+             for name in np.unique(sublabels[labels == 1]).tolist()]  # fmt: skip
+    kinds.sort(key=lambda kind: float(np.median(scores[kind[1]])))
+    rows = [("normal", labels == 0, NORMAL), *((*kind, ABNORMAL) for kind in kinds)]
+    with drawing(salt=f"scores {model_name(model)}"):
+        drawn = figure(_WIDTH, 0.75 + max(1.9, 0.42 * len(rows)))
         axes = drawn.subplots()
-        for place, (_, values, colour) in enumerate(groups):
-            axes.boxplot(
-                values, positions=[place], orientation="horizontal", widths=0.56, whis=(5, 95),
-                patch_artist=True, manage_ticks=False,
-                boxprops={"facecolor": colour + "38", "edgecolor": colour, "linewidth": 0.9},
-                medianprops={"color": colour, "linewidth": 2.0},
-                whiskerprops={"color": colour, "linewidth": 0.9},
-                capprops={"color": colour, "linewidth": 0.9},
-                flierprops={"marker": ".", "markersize": 3, "markerfacecolor": colour,
-                            "markeredgecolor": colour, "markeredgewidth": 0, "alpha": 0.6},
-            )  # fmt: skip
-        _threshold_line(axes, model)
-        axes.set_yticks(range(len(groups)), [f"{_short(n)} ({len(v)})" for n, v, _ in groups],
-                        color=INK)  # fmt: skip
-        axes.set_ylim(len(groups) - 0.4, -0.6)
-        axes.set_xlabel("score")
+        for place, (_, mine, colour) in enumerate(rows):
+            counts = np.histogram(shown[mine], edges)[0]
+            tops = place - 0.84 * counts / max(counts.max(), 1)
+            axes.stairs(tops, edges, baseline=place, fill=True, color=colour, alpha=0.3)
+            axes.stairs(tops, edges, baseline=place, color=colour, linewidth=1.0)
+        names = [f"{shortened(name, 24)} ({np.count_nonzero(mine)})" for name, mine, _ in rows]
+        axes.set_yticks(range(len(rows)), names, color=INK)
+        axes.set_ylim(len(rows) - 0.9, -1.0)
+        axes.margins(x=0.01)
+        if flagged is not None:
+            beside = axes.secondary_yaxis("right")
+            shares = [share(float(np.mean(flagged[mine]))) for _, mine, _ in rows]
+            beside.set_yticks(range(len(rows)), shares, color=INK)
+            beside.spines["right"].set_visible(False)
+            axes.text(1.02, 1.0, "flagged", color=MUTED, transform=axes.transAxes)
+        if _finite(threshold):
+            axes.axvline(threshold, color=MARK, linewidth=1.1, linestyle=(0, (4, 2)))
+        axes.set_xlabel("score (higher is more abnormal)")
         axes.grid(False, axis="y")
         axes.spines["left"].set_visible(False)
-        return to_svg(drawn, description=f"Scores per sub-label, {model_name(model)}")
+        return to_svg(drawn, description=f"Scores by kind, {model_name(model)}")
 
 
 def calibration(model: Model) -> str | None:
@@ -200,7 +157,7 @@ def search_history(search: Mapping[str, Any]) -> str:
                 [t["number"] for t in mine], [t["value"] for t in mine], "os^Dv"[index % 5],
                 color=SERIES[index % len(SERIES)], markersize=4.5, alpha=0.85,
             )  # fmt: skip
-            labels.append(_short(system))
+            labels.append(shortened(system))
         axes.set_xlabel("trial")
         axes.set_ylabel(search["objective"])
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -213,29 +170,5 @@ def _scores(model: Model) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return np.array(scores["values"], np.float64), np.array(scores["labels"], np.int64)
 
 
-def _threshold_line(axes: Any, model: Model, *, legend: bool = False) -> None:
-    value = (model.get("threshold") or {}).get("value")
-    if _finite(value):
-        axes.axvline(value, color=MARK, linewidth=1.1, linestyle=(0, (4, 2)),
-                     label="threshold" if legend else None)  # fmt: skip
-
-
-def _thinned(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
-    """Keep the corners of a step curve: the points where its direction changes."""
-    points = list(zip(x, y, strict=True))
-    kept = [
-        point
-        for before, point, after in zip(points, points[1:], points[2:], strict=False)
-        if (point[0] - before[0]) * (after[1] - point[1])
-        != (after[0] - point[0]) * (point[1] - before[1])
-    ]
-    corners = [*points[:1], *kept, *points[-1:]]
-    return [p[0] for p in corners], [p[1] for p in corners]
-
-
-def _short(name: str, limit: int = 30) -> str:
-    return name if len(name) <= limit else name[: limit - 1] + "…"
-
-
-def _finite(value: object) -> bool:
+def _finite(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from gan_ray.config import flatten
 from gan_ray.errors import StorageError
-from gan_ray.report import charts, pictures, words
+from gan_ray.report import charts, operating, pictures, words
 from gan_ray.report.sources import Evaluation, Run, Search, read
 
 _TRIALS = 10
@@ -85,7 +85,9 @@ def _evaluation(source: Evaluation) -> dict[str, Any]:
         },
         "paired": _by_metric(source.content.get("paired", [])),
         "forest": Markup(charts.forest(models, baselines)),
-        "roc": Markup(charts.roc(models, baselines)),
+        "roc": Markup(operating.roc(models, baselines)),
+        "precision_recall": Markup(operating.precision_recall(models, baselines)),
+        "banded": len(models) <= operating.BANDED and any("bands" in model for model in models),
     }
 
 
@@ -130,8 +132,7 @@ def _model(model: Mapping[str, Any], index: int, source: Evaluation) -> dict[str
         "outcome": words.threshold_outcome(model, counts) if counts else None,
         "strata": [words.stratum_rate(row) for row in (threshold or {}).get("strata", ())],
         "heads": _heads(model),
-        "histogram": Markup(charts.histogram(model)),
-        "boxes": Markup(charts.boxes(model)),
+        "scores": Markup(charts.scores_by_kind(model)),
         "calibration": Markup(charts.calibration(model) or ""),
         "gallery": gallery,
         "scale": pictures.scale(*scale) if scale and f"maps_{index}" in source.cases else None,

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 OUTCOMES = {
     "miss": ("Missed", "abnormal, judged normal"),
     "false_alarm": ("False alarms", "normal, judged abnormal"),
@@ -131,14 +134,25 @@ def model_name(model: Mapping[str, Any]) -> str:
     return f"{model['name']}@{version}" if version else str(model["name"])
 
 
-def counts(model: Mapping[str, Any]) -> dict[str, int] | None:
-    """Count the four outcomes of a model on the test images, or None when it has no threshold."""
-    value = (model.get("threshold") or {}).get("value")
+def shortened(name: str, limit: int = 30) -> str:
+    """Give a name that fits beside a chart."""
+    return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
+def called(model: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+    """Give which of the test images [N] a model flags, or None when it has no threshold."""
+    value, scores = (model.get("threshold") or {}).get("value"), model["scores"]
     if value is None:
         return None
-    scores = model["scores"]
-    called = scores.get("abnormal") or [score > value for score in scores["values"]]
-    pairs = list(zip(scores["labels"], called, strict=True))
+    return np.array(scores.get("abnormal") or [score > value for score in scores["values"]], bool)
+
+
+def counts(model: Mapping[str, Any]) -> dict[str, int] | None:
+    """Count the four outcomes of a model on the test images, or None when it has no threshold."""
+    flagged = called(model)
+    if flagged is None:
+        return None
+    pairs = list(zip(model["scores"]["labels"], flagged.tolist(), strict=True))
     return {
         "miss": pairs.count((1, False)),
         "false_alarm": pairs.count((0, True)),

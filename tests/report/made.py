@@ -16,6 +16,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from gan_ray.config import to_dict
 from gan_ray.report.figures import save_grid
+from gan_ray.scoring.curves import CURVES
+from gan_ray.scoring.intervals import intervals_and_bands
 from gan_ray.scoring.selection import select
 
 
@@ -81,6 +83,8 @@ def model(name, fit, calibrate, images, labels, sublabels, *, version="1", basel
     }  # fmt: skip
     fpr, tpr, _ = roc_curve(labels, scores)
     record["roc"] = {"fpr": fpr.tolist(), "tpr": tpr.tolist()}
+    _, bands = intervals_and_bands([(CURVES, scores)], labels, resamples=40)
+    record["bands"] = {curve: band.rounded() for curve, band in bands.items()}
     if baseline:
         record["map_range"] = record["scores"]["p_values"] = None
         return record, {}
@@ -88,6 +92,7 @@ def model(name, fit, calibrate, images, labels, sublabels, *, version="1", basel
     record["metrics"] |= {
         "sensitivity": interval(lambda y, s: (s > threshold)[y == 1].mean(), labels, scores),
         "specificity": interval(lambda y, s: (s <= threshold)[y == 0].mean(), labels, scores),
+        "precision": interval(lambda y, s: y[s > threshold].mean(), labels, scores),
     }
     kinds = {"miss": (1, 0), "false_alarm": (0, 1), "hit": (1, 1), "correct_pass": (0, 0)}
     rows = []

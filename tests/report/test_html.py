@@ -76,8 +76,8 @@ def test_ids_are_unique_so_that_no_figure_borrows_from_another(page):
 def test_every_figure_is_there(page, evaluation, run):
     cases = json.loads((evaluation / "evaluation.json").read_text())["models"]
     pictured = sum(len(model["cases"]) for model in cases)
-    # ROC and intervals; histogram, boxes and calibration of two models; eight curves; one search.
-    assert page.count("svg") == 2 + 3 * 2 + 8 + 1
+    # Two curves and intervals; scores and calibration of two models; eight terms; one search.
+    assert page.count("svg") == 3 + 2 * 2 + 8 + 1
     # Three pictures a case, two legends; restorations and drawings at two reports, the last walk.
     assert page.count("img") == 3 * pictured + 2 + 2 + 2 + 1
     assert pictured > 12
@@ -194,7 +194,7 @@ def test_an_evaluation_without_pictures_or_calibration_makes_a_page(evaluation, 
     content |= {"baselines": [], "paired": []}
     (tmp_path / "evaluation.json").write_text(json.dumps(content))
     page = Page(write_report([tmp_path], tmp_path / "r.html"))
-    assert page.count("svg") == 6
+    assert page.count("svg") == 3 + 2
     assert page.count("img") == 0
     assert "flagged as abnormal when" not in page.text
 
