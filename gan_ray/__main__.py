@@ -206,13 +206,20 @@ def evaluate(arguments: list[str]) -> int:
 
 def report(arguments: list[str]) -> int:
     """Write one self-contained page about runs, evaluations and sweeps."""
-    parser = _parser("report", with_json=False)
+    parser = _parser("report")
     parser.add_argument("paths", nargs="+")
     parser.add_argument("-o", "--out", default="report.html")
     options = parser.parse_args(arguments)
-    from gan_ray.report.html import write_report
+    from gan_ray.report.html import write_page
+    from gan_ray.report.sources import read
+    from gan_ray.report.summary import summarise
 
-    _say(str(write_report(options.paths, options.out)))
+    sources = [source for path in options.paths for source in read(path)]
+    page = str(write_page(sources, options.out))
+    if options.json:
+        _print_json({"report": page, "paths": options.paths, **summarise(sources)})
+    else:
+        _say(page)
     return 0
 
 

@@ -184,7 +184,8 @@ def test_killed_and_resumed_equals_never_killed_then_becomes_a_bundle(tmp_path):
     assert auroc["low"] < auroc["value"] < auroc["high"]
     assert found["models"][0]["threshold"]["fpr"] == 0.1
     page = tmp_path / "report.html"
-    run("report", killed, evaluation, "-o", page)
+    told = json.loads(run("report", killed, evaluation, "-o", page, "--json").stdout)
+    assert told["evaluations"][0]["models"][0]["metrics"] == found["models"][0]["metrics"]
     assert "ganomaly" in page.read_text()
 
 

@@ -6,15 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from gan_ray.config import flatten
 from gan_ray.errors import StorageError
-from gan_ray.report import charts, operating, pictures, words
-from gan_ray.report.sources import Evaluation, Run, Search, read
-
-_TRIALS = 10
+from gan_ray.report import charts, operating, pictures, summary, words
+from gan_ray.report.sources import Evaluation, Run, Search, Source, read
 
 
 def write_report(
@@ -22,17 +19,28 @@ def write_report(
 ) -> Path:
     """Write one self-contained HTML page about runs, evaluations and sweeps; gives its path.
 
-    Each of `paths` is a folder, an `s3://` prefix or a json file in one. The same input gives the
-    same bytes. Evaluations come first, then trainings, then searches, each in the order given.
+    Each of `paths` is as `sources.read` takes it.
 
     Raises:
-        ConfigError: no path, or one that holds nothing to report.
+        ConfigError: a path that holds nothing to report.
         ArtifactError: a file that is damaged or of another schema.
         StorageError: a place that cannot be read or written.
     """
+    return write_page([source for path in paths for source in read(path)], out, title=title)
+
+
+def write_page(
+    sources: Sequence[Source], out: Path | str, *, title: str = "Anomaly detection report"
+) -> Path:
+    """Write the page about `sources`; gives its path. The same sources give the same bytes.
+
+    Evaluations come first, then trainings, then searches, each in the order given.
+
+    Raises:
+        StorageError: `out` cannot be written.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    sources = [source for path in paths for source in read(path)]
     page = Environment(
         loader=PackageLoader("gan_ray", "report"),
         autoescape=True,
@@ -173,18 +181,12 @@ def _pictures(
 
 
 def _run(source: Run) -> dict[str, Any]:
-    last = source.metrics[-1] if source.metrics else {}
-    speeds = [r["images_per_second"] for r in source.metrics if "images_per_second" in r]
+    told = summary.run(source)
     return {
-        "name": source.name,
-        "experiment": source.experiment,
+        **told,
         "settings": list(flatten(source.experiment).items()),
         "environment": list(flatten(source.environment).items()),
-        "last": last,
-        "seconds": sum(report.get("seconds", 0.0) for report in source.metrics),
-        "selection": source.selection,
-        "speed": float(np.median(speeds)) if speeds else None,
-        "promise": _promise(source.threshold) if source.threshold else None,
+        "promise": words.threshold_promise(**told["threshold"]) if told["threshold"] else None,
         "curves": [Markup(chart) for chart in charts.curves(source.metrics)],
         "samples": _embedded(source.samples),
         "drawn": _embedded(source.drawn),
@@ -197,27 +199,13 @@ def _embedded(grids: Sequence[tuple[str, bytes]]) -> list[tuple[str, str]]:
     return [(_stem(stem), pictures.embed(file)) for stem, file in grids]
 
 
-def _promise(threshold: Mapping[str, Any]) -> str:
-    return words.threshold_promise(
-        threshold["value"],
-        fpr=threshold["fpr"],
-        images=threshold["images"],
-        upper=threshold["calibration"]["bound"]["upper"],
-    )
-
-
 def _search(source: Search) -> dict[str, Any]:
-    content = source.content
-    scored = [t for t in content["trials"] if t.get("value") is not None]
-    ranked = sorted(scored, key=lambda trial: (-trial["value"], trial["number"]))[:_TRIALS]
-    return {
-        "name": source.name,
-        "content": content,
-        "ranked": [
-            {**trial, "settings": list(flatten(trial["params"]).items())} for trial in ranked
-        ],
-        "history": Markup(charts.search_history(content)) if scored else None,
-    }
+    told = summary.search(source)
+    ranked = [
+        {**trial, "settings": list(flatten(trial["params"]).items())} for trial in told["ranked"]
+    ]
+    history = Markup(charts.search_history(source.content)) if ranked else None
+    return {**told, "ranked": ranked, "history": history}
 
 
 def _stem(stem: str) -> str:

@@ -67,7 +67,7 @@ def test_a_whole_project_names_nobody(run: Run, tmp_path: Path):
         run("export", out / "run", "-o", bundle),
         run("verify", bundle),
         run("evaluate", bundle, "--out", out / "evaluation", "--baselines"),
-        run("report", out / "run", out / "evaluation", "-o", out / "report.html"),
+        run("report", out / "run", out / "evaluation", "-o", out / "report.html", "--json"),
     ]  # fmt: skip
     assert [found_in(text) for text in told] == [[]] * len(told)
     assert {path.name for path in out.rglob("*")} >= {"val.parquet", "evaluation.json"}
