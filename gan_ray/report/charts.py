@@ -74,7 +74,9 @@ def scores_by_kind(model: Model) -> str:
     sublabels = np.array(model["scores"]["sublabels"], dtype=str)
     flagged, threshold = called(model), (model.get("threshold") or {}).get("value")
     highest = float(np.quantile(scores, 0.995))  # a few far out would press the others together
-    shown = np.minimum(scores, max(highest, threshold) if _finite(threshold) else highest)
+    if _finite(threshold):  # what is flagged stays right of it
+        highest = max(highest, threshold + 0.1 * (threshold - scores.min()))
+    shown = np.minimum(scores, highest)
     edges = np.histogram_bin_edges(shown, bins=min(40, max(12, round(math.sqrt(len(scores))))))
     kinds = [(name or "abnormal", (labels == 1) & (sublabels == name))
              for name in np.unique(sublabels[labels == 1]).tolist()]  # fmt: skip

@@ -112,6 +112,20 @@ def test_a_score_far_out_does_not_press_the_others_together(content):
     assert len(ticks) > 3
 
 
+def test_what_is_flagged_stands_right_of_a_threshold_that_few_reach(content):
+    model = copy.deepcopy(content["models"][0])
+    model["threshold"]["value"] = float(np.sort(model["scores"]["values"])[-2])
+    model["scores"]["values"][-1] = 1e6
+    root = ElementTree.fromstring(charts.scores_by_kind(model))
+    paths = [path for path in root.iter("path") if path.get("style")]
+    places = {
+        name: max(float(x) for path in paths if f"var(--{name})" in path.get("style")
+                  for x in re.findall(r"[ML] ([\d.]+) ", path.get("d")))
+        for name in ("mark", "abnormal")
+    }  # fmt: skip
+    assert places["mark"] + 5 < places["abnormal"]
+
+
 def test_a_hostile_name_is_text_in_every_chart(content):
     content = copy.deepcopy(content)
     for model in content["models"] + content["baselines"]:
