@@ -92,12 +92,18 @@ def assert_in_sync(module: nn.Module) -> None:
     """
     if world_size() == 1:
         return
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+    named = [*module.named_parameters(), *module.named_buffers()]
+    if not named:
+        return
+    same = []
+    for _, tensor in named:
         first = tensor.detach().clone()
         dist.broadcast(first, src=0)
-        same = torch.tensor(float(torch.equal(first, tensor.detach())), device=tensor.device)
-        minimum_(same)
-        if not same.item():
+        same.append((first == tensor.detach()).all())
+    agreed = torch.stack(same).float()
+    minimum_(agreed)  # one for all: each would cost a collective and a wait for the device
+    for (name, _), value in zip(named, agreed.tolist(), strict=True):
+        if not value:
             raise AssertionError(f"ranks disagree on '{name}'")
 
 
