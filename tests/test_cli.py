@@ -125,12 +125,20 @@ def test_fresh_removes_a_run_and_nothing_else(tmp_path):
     assert (precious / "thesis.tex").exists()
 
 
+def hear_control_c() -> None:
+    """Undo what a shell does to its background jobs, and they to the tests that they run."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.slow
 def test_control_c_under_ray_ends_with_130_and_keeps_what_is_done(tmp_path):
     train = ["train", "brainomaly", "--preset", "tiny", *DIGITS, "--train.images", "200000",
              "--train.report-every", "480", "--train.samples", "0"]  # fmt: skip
     process = subprocess.Popen(
-        command(*train, "--out", tmp_path / "run"), stderr=subprocess.PIPE, text=True
+        command(*train, "--out", tmp_path / "run"),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_control_c,
     )
     folder = RunFolder(tmp_path / "run")
     while not folder.checkpoints() and process.poll() is None:
@@ -241,7 +249,11 @@ def test_score_tells_its_progress_and_wants_a_folder(registry, tmp_path):
 def test_control_c_ends_serving_quietly(registry):
     arguments = ["tiny-ganomaly@1", "--registry", registry, "--port", "0"]
     process = subprocess.Popen(
-        command("serve", *arguments), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command("serve", *arguments),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_control_c,
     )
     said = ""
     for line in process.stderr:
