@@ -105,9 +105,9 @@ def writes_at_report(*, pictures: int = 1, ray: bool = True) -> int:
 
     PUT: scores, pictures, three files of the checkpoint, metrics, selection, log, Ray's own note.
     DELETE: the digest that may be there from a torn write, three files of a checkpoint that is not
-    kept. LIST, twice: S3 states no limit for it, so it counts among these.
+    kept. LIST: S3 states no limit for it, so it counts among these.
     """
-    return 1 + pictures + 3 + 3 + ray + 1 + 3 + 2
+    return 1 + pictures + 3 + 3 + ray + 1 + 3 + 1
 
 
 def most_trials(seconds_between_reports: float) -> int:

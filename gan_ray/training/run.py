@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,8 +123,7 @@ class RunFolder:
 
     def checkpoints(self) -> list[int]:
         """Give the images of the checkpoints that are complete, oldest first; none is read."""
-        keys = (entry.key.split("/") for entry in self.store.list("checkpoints/"))
-        return sorted(int(key[1]) for key in keys if key[-1] == DIGEST)
+        return _complete(entry.key for entry in self.store.list("checkpoints/"))
 
     def snapshot(self, images: int) -> Snapshot:
         """Read a checkpoint.
@@ -150,11 +149,9 @@ class RunFolder:
 
         What killed writers left goes too: for the one process that writes, between its writes.
         """
-        complete = self.checkpoints()
-        kept = {
-            f"{images:012d}" for images in (*complete[-newest:], *([] if best is None else [best]))
-        }
         keys = [entry.key for entry in self.store.list("checkpoints/")]
+        stays = [*_complete(keys)[-newest:], *([] if best is None else [best])]
+        kept = {f"{images:012d}" for images in stays}
         doomed = [key for key in keys if key.split("/")[1] not in kept]
         # The digests go first: what is left of a folder is then torn, not wrong.
         for key in sorted(doomed, key=lambda key: not key.endswith(DIGEST)):
@@ -206,3 +203,9 @@ def identity(experiment: Experiment[Any]) -> dict[str, Any]:
     carried_out = {f"train.{name}" for name in EXECUTION} | {"data.root"}
     flat = flatten(to_dict(experiment))
     return {key: value for key, value in flat.items() if key not in carried_out}
+
+
+def _complete(keys: Iterable[str]) -> list[int]:
+    """Give the images of the checkpoints among `keys` that have their digest, oldest first."""
+    parts = (key.split("/") for key in keys)
+    return sorted(int(part[1]) for part in parts if part[-1] == DIGEST)
