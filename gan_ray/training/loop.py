@@ -201,9 +201,7 @@ def _update(
     if step.clip_weights:
         for parameter in parameters:
             parameter.data.clamp_(-step.clip_weights, step.clip_weights)
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-        parameter.grad = None
+    _end(parameters)
     torch.manual_seed(draw)  # a hook that re-initialises networks must do so alike on all ranks
     return terms
 
@@ -215,6 +213,12 @@ def _begin(state: TrainState, step: Step) -> list[nn.Parameter]:
         parameter.requires_grad_(True)
         parameter.grad = None
     return parameters
+
+
+def _end(parameters: list[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+        parameter.grad = None
 
 
 def _backward(
@@ -253,9 +257,7 @@ def _does_not_fit(
             _backward(state.detector, each, Batch(few, mean_over_ranks=whole), train, 1)
             state.forget_optimizer(each.name)  # it may be half made
             state.optimizers[each.name].step()
-            for parameter in parameters:
-                parameter.requires_grad_(False)
-                parameter.grad = None
+            _end(parameters)
 
     fits = memory.largest_that_fits(cycle, rows, streams["normal"].device)
     remedy = memory.smaller_batch(
