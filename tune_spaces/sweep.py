@@ -27,7 +27,7 @@ from gan_ray.detector import Stage
 from gan_ray.errors import ClusterError, ConfigError
 from gan_ray.experiment import build_detector, with_absolute_paths
 from gan_ray.storage.arrow import arrow_filesystem
-from gan_ray.training.launch import needs
+from gan_ray.training.launch import needs_of_one
 from gan_ray.training.loop import budgets
 from gan_ray.training.validation import Validation
 from tune_spaces.derive import Value
@@ -202,8 +202,8 @@ def _room(
     train: TrainConfig, concurrent: int | None, say: Callable[[str], None], seconds: float
 ) -> int:
     """Trials that find room at the same time, workers and all."""
-    one = needs(train)
-    worker = {kind: amount / train.workers for kind, amount in one.items()}
+    worker = needs_of_one(train)
+    one = {kind: train.workers * amount for kind, amount in worker.items()}
     have = wait_for_room(worker, train.workers, seconds=seconds, say=say)
     room = min(int(have.get(kind, 0.0) / amount) for kind, amount in one.items())
     if room == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -146,7 +145,6 @@ def _trainer(experiment: Experiment[Any], run: RunFolder) -> Any:
 
     filesystem, root = arrow_filesystem(run.uri)
     parent, _, name = root.rpartition("/")
-    resources = {"CPU": 1.0} | ({"GPU": train.gpus_per_worker} if train.use_gpu else {})
     elastic = 0 < train.min_workers < train.workers
     return TorchTrainer(
         worker,
@@ -155,7 +153,7 @@ def _trainer(experiment: Experiment[Any], run: RunFolder) -> Any:
         scaling_config=ScalingConfig(
             num_workers=(train.min_workers, train.workers) if elastic else train.workers,
             use_gpu=train.use_gpu,
-            resources_per_worker=resources,
+            resources_per_worker=needs_of_one(train),
             placement_strategy=train.placement.upper(),
         ),
         run_config=RunConfig(
@@ -190,10 +188,9 @@ def _interruptible(work: Callable[[], Any]) -> Any:
     return box.result()
 
 
-def needs(train: TrainConfig) -> dict[str, float]:
-    """Give what all workers of a training take together, as Ray counts it."""
-    each = {"CPU": 1.0} | ({"GPU": train.gpus_per_worker} if train.use_gpu else {})
-    return {kind: train.workers * amount for kind, amount in each.items()}
+def needs_of_one(train: TrainConfig) -> dict[str, float]:
+    """Give what one worker of a training takes, as Ray counts it."""
+    return {"CPU": 1.0} | ({"GPU": train.gpus_per_worker} if train.use_gpu else {})
 
 
 def _fits(experiment: Experiment[Any]) -> None:
@@ -203,9 +200,9 @@ def _fits(experiment: Experiment[Any]) -> None:
     train = experiment.train
     have = ray.cluster_resources()
     fewest = train.min_workers or train.workers
-    for kind, amount in needs(dataclasses.replace(train, workers=fewest)).items():
-        if have.get(kind, 0.0) < amount:
+    for kind, amount in needs_of_one(train).items():
+        if have.get(kind, 0.0) < fewest * amount:
             raise ClusterError(
-                f"{fewest} workers need {amount:g} {kind}, the cluster has "
+                f"{fewest} workers need {fewest * amount:g} {kind}, the cluster has "
                 f"{have.get(kind, 0.0):g}. Lower --train.workers or add nodes."
             )
