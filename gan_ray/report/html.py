@@ -9,8 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gan_ray.config import flatten
-from gan_ray.errors import StorageError
-from gan_ray.report import charts, operating, pictures, summary, words
+from gan_ray.report import charts, operating, page, pictures, summary, words
 from gan_ray.report.sources import Evaluation, Run, Search, Source, read
 
 
@@ -39,40 +38,18 @@ def write_page(
     Raises:
         StorageError: `out` cannot be written.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    page = Environment(
-        loader=PackageLoader("gan_ray", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page.filters.update(
-        number=words.number,
-        fixed=words.fixed,
-        bounds=words.bounds,
-        model=words.model_name,
-        heading=words.metric_heading,
-        p_value=words.p_value,
-        verdict=words.verdict,
-    )
     evaluations = [_evaluation(source) for source in sources if isinstance(source, Evaluation)]
     shown = {key for each in evaluations for columns in each["tables"] for key in columns}
-    text = page.get_template("page.html").render(
+    return page.write(
+        "page.html",
+        out,
+        what="report",
         title=title,
         metrics=[meaning for key, meaning in words.METRICS.items() if key in shown],
         evaluations=evaluations,
         runs=[_run(source) for source in sources if isinstance(source, Run)],
         searches=[_search(source) for source in sources if isinstance(source, Search)],
     )
-    out = Path(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"cannot write the report to {out}: {error}") from None
-    return out
 
 
 def _evaluation(source: Evaluation) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from PIL import Image
 from gan_ray.config import DataConfig
 from gan_ray.data.items import Item, each
 from gan_ray.data.sources import Source, open_source
-from gan_ray.errors import DataError, StorageError
-from gan_ray.report import pictures
+from gan_ray.errors import DataError
+from gan_ray.report import page, pictures
 
 SHOWN = 12
 """Images of a part, or of a kind of abnormality, that are shown; evenly spaced by name."""
@@ -32,8 +32,6 @@ def write_thumbnails(data: DataConfig, out: Path | str, *, with_labels: bool = F
         DataError: there is nothing to look at.
         StorageError: the page cannot be written.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     shelves = [
         {
             "name": name,
@@ -42,23 +40,9 @@ def write_thumbnails(data: DataConfig, out: Path | str, *, with_labels: bool = F
         }
         for name, items in _shelves(open_source(data), with_labels).items()
     ]
-    page = Environment(
-        loader=PackageLoader("gan_ray", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return page.write(
+        "thumbnails.html", out, what="page", shelves=shelves, with_labels=with_labels, most=SHOWN
     )
-    text = page.get_template("thumbnails.html").render(
-        shelves=shelves, with_labels=with_labels, most=SHOWN
-    )
-    out = Path(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"cannot write the page to {out}: {error}") from None
-    return out
 
 
 def _shelves(source: Source, with_labels: bool) -> Mapping[str, Sequence[Item]]:
