@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=7_680)
     parser.add_argument("--width", type=int, default=8)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     torch.set_num_threads(1)
     for variant in ("reference", ""):
         print(f"codes of {variant or 'sagan'}: {json.dumps(inertness(variant))}", flush=True)

@@ -25,12 +25,7 @@ CASES = [
     Case("f-anogan", "f-anogan", changes=_COMMON, checkpoints=("last",)),
     *(
         Case(f"f-unetgan {variant}", "f-unetgan", variant, _COMMON, ("last",), baselines=False)
-        for variant in (
-            "residual_attention",
-            "residual",
-            "convolutional_attention",
-            "convolutional",
-        )
+        for variant in _VARIANTS
     ),
 ]
 
