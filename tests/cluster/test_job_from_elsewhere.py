@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.machines import unavailable
 from tests.cluster.nodes import FAST, Nodes, finish, ray_nodes
-from tests.s3_server import Bucket, access, make_bucket, serving
+from tests.s3_server import Bucket, access
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -24,20 +23,10 @@ SWEEP = (
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    reason = unavailable()
-    if reason:
-        pytest.skip(reason)
+def nodes(machines: None) -> Iterator[Nodes]:
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with ray_nodes(2, dashboard=True, environment={**FAST, **token}) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def bucket(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    log = tmp_path_factory.mktemp("s3") / "server.log"
-    with nodes.outside.inside(), serving(nodes.outside.address, log) as endpoint:
-        yield make_bucket(endpoint)
 
 
 @pytest.fixture

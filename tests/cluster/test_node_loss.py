@@ -16,9 +16,9 @@ import torch.distributed as dist
 from gan_ray import experiment
 from gan_ray.training.run import RunFolder
 from gan_ray.training.session import run_session
-from tests.cluster.machines import Machine, unavailable
+from tests.cluster.machines import Machine
 from tests.cluster.nodes import Nodes, finish, ray_nodes
-from tests.s3_server import Bucket, access, make_bucket, serving
+from tests.s3_server import Bucket, access
 from tests.training.ranks import on_two_ranks
 
 REPORTS = 10
@@ -35,20 +35,9 @@ COMMAND = (
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    reason = unavailable()
-    if reason:
-        pytest.skip(reason)
+def nodes(machines: None) -> Iterator[Nodes]:
     with ray_nodes(2) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def bucket(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    """A bucket on a machine of its own."""
-    log = tmp_path_factory.mktemp("s3") / "server.log"
-    with nodes.outside.inside(), serving(nodes.outside.address, log) as endpoint:
-        yield make_bucket(endpoint)
 
 
 @pytest.fixture
