@@ -8,10 +8,13 @@ exact, and checkpoints hold plain names. Cost: no overlap of communication with 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -52,6 +55,15 @@ def maximum(value: float, device: torch.device) -> float:
     if world_size() > 1:
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
     return float(largest)
+
+
+def gather(value: T) -> list[T]:
+    """Give the ranks' values (anything that pickles) in their order; all ranks call it."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def average_gradients_(parameters: Iterable[nn.Parameter]) -> None:

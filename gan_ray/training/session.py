@@ -27,6 +27,7 @@ from gan_ray.experiment import build_detector
 from gan_ray.scoring.selection import Selection
 from gan_ray.training import distributed, memory
 from gan_ray.training.loop import PRECISIONS, Report, fit, unwatched
+from gan_ray.training.node_data import once_per_node
 from gan_ray.training.pictures import Picture, write_curves, write_latent, write_samples
 from gan_ray.training.profile import Profile
 from gan_ray.training.run import RunFolder, identity
@@ -69,9 +70,8 @@ def run_session(
     train = experiment.train
     device = torch.device(device)
     torch.set_num_threads(train.threads)
-    data = memory.attempt(
-        partial(load_training, experiment.data), torch.device("cpu"), _images_do_not_fit
-    )
+    load = partial(load_training, experiment.data)
+    data = once_per_node(lambda: memory.attempt(load, torch.device("cpu"), _images_do_not_fit))
     detector = build_detector(experiment)
     streams = Streams(
         data,
