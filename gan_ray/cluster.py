@@ -71,7 +71,12 @@ def connect(*, num_cpus: int | None = None) -> None:
                 log_to_driver=False,
                 runtime_env=runtime_env,
             )
-    except (ConnectionError, RuntimeError) as error:
+    except Exception as error:  # a node that comes up too slowly is a plain one to Ray
+        if address == "local":
+            raise ClusterError(
+                f"Ray does not start on this machine: {error} Free memory, disk and processors, "
+                "or set RAY_ADDRESS to a cluster that runs."
+            ) from None
         raise ClusterError(
             f"no Ray cluster answers at {address}: {error}. Check RAY_ADDRESS, that the head runs, "
             "and RAY_AUTH_TOKEN when it asks for a token (a missing token looks the same)."
