@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gan_ray.detector import ImageSpec
+from gan_ray.scoring.calibration import calibration_warnings
 from serve.card import Card
 from serve.failures import Failure
 from serve.model import Case, Fault, Reply
@@ -21,9 +22,6 @@ from serve.schemas import (
     Timing,
     Unscored,
 )
-
-UNCALIBRATED = "the bundle is not calibrated: no p-value, no decision, no fixed colour scale"
-COMMON = "this stratum has no threshold of its own: judged by the common one"
 
 
 def raise_fault(fault: Fault) -> None:
@@ -43,9 +41,7 @@ def score_response(
 ) -> ScoreResponse:
     """Give one output per image, in their order; all are of one `stratum`."""
     threshold = card.strata.get(stratum, card.threshold)
-    warnings = [UNCALIBRATED] if threshold is None else []
-    if threshold is not None and threshold.stratum != stratum:
-        warnings = [COMMON]
+    warnings = calibration_warnings(card.manifest.calibration, stratum)
 
     def scored(name: str, case: Case) -> Scored:
         output = Scored(

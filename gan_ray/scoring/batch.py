@@ -21,6 +21,7 @@ from gan_ray.cluster import connect, environment
 from gan_ray.data.suffixes import IMAGE_SUFFIXES
 from gan_ray.errors import ClusterError, ConfigError, GanRayError
 from gan_ray.names import are_shown, key_name, secret, use
+from gan_ray.scoring.calibration import calibration_warnings
 from gan_ray.scoring.ledger import Job, Plan, Planned, commit, done, read_rows, settle
 from gan_ray.scoring.scorer import FileResult, Scorer
 from gan_ray.storage import ObjectUnusable, open_store
@@ -121,6 +122,7 @@ def score_prefix(
         "failed": failed,
         "seconds": round(seconds, 3),
         "images_per_second": round((scored + failed) / seconds, 2),
+        "warnings": calibration_warnings(manifest.calibration, stratum),
     }
 
 

@@ -12,7 +12,7 @@ Images of one patient are not exchangeable with those of others either: see `Bou
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from fractions import Fraction
 from functools import cached_property
@@ -196,6 +196,15 @@ def realised(
             }
         )
     return rows
+
+
+def calibration_warnings(calibration: Mapping[str, Any] | None, stratum: str) -> list[str]:
+    """Say what the decisions on images of a stratum lack, by a manifest's `calibration`."""
+    if calibration is None:
+        return ["the bundle is not calibrated: no p-value, no decision, no fixed colour scale"]
+    if stratum and stratum not in calibration["strata"]:
+        return ["this stratum has no threshold of its own: judged by the common one"]
+    return []
 
 
 def needed(fpr: float) -> int:
