@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from gan_ray.names import trace
 
@@ -52,6 +53,11 @@ def install(app: FastAPI) -> None:
     async def _malformed(request: Request, error: RequestValidationError) -> JSONResponse:
         faults = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
         return answer(request, Failure(400, "MALFORMED", faults, "see /openapi.json"))
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+        # Nobody reads it; but it is no fault of the server's, and the log need not say so.
+        return answer(request, Failure(400, "CLIENT_GONE", "the body ended early", "send it whole"))
 
     @app.exception_handler(HTTPException)
     async def _no_route(request: Request, error: HTTPException) -> JSONResponse:
