@@ -32,26 +32,39 @@ TO_REFUSE = 256  # requests that the ingress takes beyond what can be scored, to
 class Remote:
     """A model that runs in scoring processes."""
 
-    def __init__(self, card: Card, handle: DeploymentHandle) -> None:
-        """Speak for the processes behind `handle`."""
+    def __init__(self, card: Card, handle: DeploymentHandle, room: int) -> None:
+        """Speak for the processes behind `handle`, which take more until `room` images are in."""
         self.card = card
-        self._handle = handle
+        self._handle, self._room, self._inside = handle, room, 0
+
+    def admit(self) -> None:
+        """Refuse more work (429) when there is enough: who waits longer is served worse."""
+        if self._inside >= self._room:
+            raise _overloaded()
 
     async def score(self, job: Job) -> Reply:
         """Let one of them score the job."""
+        self.admit()
+        self._inside += job.images
         try:
             reply: Reply = await self._handle.score.remote(job)
         except BackPressureError:
-            raise Failure(
-                *(429, "OVERLOADED", "too many requests are waiting"),
-                f"retry after {RETRY_AFTER_S} s",
-                retry_after=RETRY_AFTER_S,
-            ) from None
+            raise _overloaded() from None
+        finally:
+            self._inside -= job.images
         return reply
 
     async def ready(self) -> None:
         """Let one of them check its golden scores."""
         await self._handle.ready.remote()
+
+
+def _overloaded() -> Failure:
+    return Failure(
+        *(429, "OVERLOADED", "too many images are waiting"),
+        f"retry after {RETRY_AFTER_S} s",
+        retry_after=RETRY_AFTER_S,
+    )
 
 
 @ray_serve.ingress()
@@ -60,7 +73,9 @@ class Ingress:
 
     def __init__(self, args: AppArgs, *models: tuple[Card, DeploymentHandle]) -> None:
         """Serve `models` by the names on their cards."""
-        self._api = api(args, {card.name: Remote(card, handle) for card, handle in models})
+        self._api = api(
+            args, {card.name: Remote(card, handle, args.room) for card, handle in models}
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Give Ray the application, built in its own process."""

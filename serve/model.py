@@ -44,6 +44,11 @@ class Job:
     stratum: str = ""
     """Scanner, site, ... that all its images are of, as the calibration names it."""
 
+    @property
+    def images(self) -> int:
+        """How many images it holds."""
+        return len(self.files) + len(self.uris) + (0 if self.pixels is None else len(self.pixels))
+
 
 @dataclass(frozen=True)
 class Fault:

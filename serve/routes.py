@@ -47,6 +47,9 @@ class Served(Protocol):
     def card(self) -> Card:
         """What it is."""
 
+    def admit(self) -> None:
+        """Raise Failure (429) when it has too much to do, before a body is read."""
+
     async def score(self, job: Job) -> Reply:
         """Score the images of a job; raises Failure (429) when it has too much to do."""
 
@@ -140,6 +143,7 @@ async def score(
     207 says that some of several images could not be scored. `stratum` names the scanner, site, ...
     that all images are of, where the bundle has a threshold for it.
     """
+    model.admit()
     limits = args.limits
     maps, reconstructions = map_ is not None, reconstruction is not None
     kind = bodies.content_type(request, bodies.SCORE_TYPES)
@@ -176,6 +180,7 @@ async def score(
 @models.post("/infer")
 async def infer(request: Request, model: Chosen, args: Settings) -> InferResponse:
     """Score images given as numbers (JSON tensors of the Open Inference Protocol v2)."""
+    model.admit()
     bodies.content_type(request, ("application/json",))
     wanted = await bodies.document(request, InferRequest, args.limits)
     bodies.refuse_parameters(wanted)

@@ -62,8 +62,17 @@ class AppArgs(BaseModel):
         return 2 * self.max_batch
 
     @property
+    def room(self) -> int:
+        """Images that a model's processes take before more are answered 429.
+
+        For each process a batch that is being read, one that waits and one in the networks. An
+        answer then comes after three batches at most, however many ask.
+        """
+        return 3 * self.max_batch * self.replicas
+
+    @property
     def queued(self) -> int:
-        """Requests that may wait for the scoring processes; more are answered 429."""
+        """Requests that may wait for the processes, whatever they hold; more are answered 429."""
         return 4 * self.replicas * self.ongoing
 
     def check_exposure(self) -> None:

@@ -91,6 +91,9 @@ class InProcess:
     card: Card
     model: Model
 
+    def admit(self) -> None:
+        """Take everything."""
+
     async def score(self, job: Job) -> Reply:
         images = await asyncio.to_thread(self.model.read, job)
         return (await asyncio.to_thread(self.model.score, [images]))[0]

@@ -1,0 +1,290 @@
+"""What the ways in make of the cores: a bucket by `score`, lists of URIs and single images by HTTP.
+
+`python -m benchmarks.serving BUNDLE [--objects 4096] [--seconds 20] [--overload 60]`.
+
+The cores allow, images a second: their number over the processor seconds that one image takes to be
+downloaded (client and server), decoded and scored, each measured apart. The object store is a real
+server in a process of its own on the same cores; so are the clients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import io
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.core import conv_gflops
+from gan_ray.artifacts.bundle import load_bundle
+from gan_ray.data.readers import read_image
+from gan_ray.data.transforms import prepare
+from gan_ray.scoring.batch import score_prefix
+from gan_ray.scoring.scorer import Scorer
+from gan_ray.storage import open_store
+from serve.launch import launch
+from tests.s3_server import access, make_bucket, serving
+
+LIST = 32
+"""Images of a request for many."""
+SIDE = 256
+"""Stored pixels of an image's side."""
+THREADS = 16
+Answer = tuple[int, float, str]
+"""Status, seconds and `Retry-After` of a request."""
+Request = Callable[[int], tuple[str, str, bytes]]
+"""Path, content type and body of a request, by its number."""
+
+
+def film(seed: int) -> bytes:
+    """Give a PNG with structure, as large as a film of that size."""
+    draw = np.random.default_rng(seed)
+    coarse = draw.integers(40, 200, (SIDE // 16, SIDE // 16), np.uint8)
+    smooth = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    pixels = np.asarray(smooth, np.int16) + draw.integers(-6, 7, (SIDE, SIDE))
+    file = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "png")
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Processor seconds of one image."""
+
+    download: float
+    server: float
+    decode: float
+    forward: float
+
+    def allowed(self, cores: int) -> float:
+        """Images a second on so many cores."""
+        return cores / (self.download + self.server + self.decode + self.forward)
+
+
+def cost(bundle: Path, uri: str, keys: Sequence[str], server: int) -> Cost:
+    """Measure the parts of one image's way, each by itself."""
+    loaded = load_bundle(bundle)
+    store, scorer = open_store(uri), Scorer.from_bundle(loaded, batch_size=LIST)
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(store.get, keys[:THREADS]))  # connections
+        began, before = time.process_time(), _cpu_seconds(server)
+        contents = list(pool.map(store.get, keys))
+        download, at_server = time.process_time() - began, _cpu_seconds(server) - before
+    began = time.process_time()
+    image, fit = loaded.manifest.image, loaded.manifest.fit
+    rows = [prepare(read_image(content, "a.png"), image, fit) for content in contents]
+    decode = time.process_time() - began
+    scorer.score_images(np.stack(rows[:LIST]))
+    began = time.process_time()
+    scorer.score_images(np.stack(rows))
+    forward = time.process_time() - began
+    return Cost(*(part / len(keys) for part in (download, at_server, decode, forward)))
+
+
+def bucket_rate(bundle: Path, source: str, sink: str, cores: int) -> float:
+    """Give images a second of `score`, from the end of the first shards to the end of the last."""
+    seen: list[tuple[float, int]] = []
+    score_prefix(
+        bundle, source, sink, workers=cores, shard_size=128,
+        progress=lambda figures: seen.append((time.perf_counter(), figures["objects"])),
+    )  # fmt: skip
+    (first, done), (last, all_) = seen[2 * cores], seen[-1]
+    return (all_ - done) / (last - first)
+
+
+class Client:
+    """One connection that stays open."""
+
+    def __init__(self, url: str) -> None:
+        place = urlsplit(url)
+        self._connection = http.client.HTTPConnection(
+            str(place.hostname), int(place.port or 80), timeout=120
+        )
+
+    def post(self, path: str, kind: str, body: bytes) -> Answer:
+        """Post and read the answer; status 0 where there was none."""
+        began = time.perf_counter()
+        try:
+            self._connection.request("POST", path, body, {"Content-Type": kind})
+            answer = self._connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            return 0, time.perf_counter() - began, ""
+        return answer.status, time.perf_counter() - began, answer.getheader("Retry-After") or ""
+
+
+def closed_loop(url: str, clients: int, seconds: float, request: Request) -> list[Answer]:
+    """Let clients send one request after another; give the answers."""
+    numbers, ends = count(), time.perf_counter() + seconds
+
+    def work(_: int) -> list[Answer]:
+        client, answers = Client(url), []
+        while time.perf_counter() < ends:
+            answers.append(client.post(*request(next(numbers))))
+        return answers
+
+    with ThreadPoolExecutor(clients) as pool:
+        return [answer for some in pool.map(work, range(clients)) for answer in some]
+
+
+def open_loop(url: str, rate: float, seconds: float, request: Request) -> list[Answer]:
+    """Send `rate` requests a second whatever becomes of the earlier ones; give the answers."""
+    answers: list[Answer] = []
+    idle: list[Client] = []
+
+    def send(number: int) -> None:
+        client = idle.pop() if idle else Client(url)
+        answers.append(client.post(*request(number)))
+        idle.append(client)
+
+    threads = []
+    began = time.perf_counter()
+    for number in range(int(rate * seconds)):
+        time.sleep(max(0.0, began + number / rate - time.perf_counter()))
+        threads.append(threading.Thread(target=send, args=(number,), daemon=True))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def quantiles(answers: Sequence[Answer], status: int = 200) -> dict[str, float]:
+    """Give p50 and p99 of the seconds of the answers with a status, in milliseconds."""
+    times = [seconds for found, seconds, _ in answers if found == status]
+    return (
+        {f"p{q}": round(1000 * float(np.percentile(times, q)), 1) for q in (50, 99)}
+        if times
+        else {}
+    )
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_mib() -> float:
+    """Memory of all scoring processes and of those in front of them."""
+    total = 0
+    for folder in Path("/proc").iterdir():
+        try:
+            if "ServeReplica" in (folder / "cmdline").read_text():
+                total += int((folder / "statm").read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            continue
+    return total * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _server() -> int:
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == os.getpid() and "moto" in (folder / "cmdline").read_text():
+                return int(folder.name)
+        except OSError:
+            continue
+    raise RuntimeError("the object store's process is not there")
+
+
+@contextmanager
+def films(objects: int, folder: Path) -> Iterator[tuple[str, list[str], int]]:
+    """Give a bucket with films, their keys and the process of its server."""
+    with serving("127.0.0.1", folder / "server.log") as endpoint:
+        os.environ.update(access(endpoint))
+        bucket = make_bucket(endpoint)
+        store = open_store(f"{bucket.uri}/in")
+        contents = [film(seed) for seed in range(64)]
+        keys = [f"{number:06}.png" for number in range(objects)]
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(lambda n: store.put(keys[n], contents[n % 64]), range(objects)))
+        yield bucket.uri, keys, _server()
+
+
+def run(bundle: Path, objects: int, seconds: float, overload: float) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    cores = os.cpu_count() or 1
+    found: dict[str, Any] = {"cores": cores, "conv_gflops": round(conv_gflops(), 1)}
+    with TemporaryDirectory() as folder, films(objects, Path(folder)) as (uri, keys, server):
+        each = cost(bundle, f"{uri}/in", keys[:512], server)
+        allowed = each.allowed(cores)
+        found["cpu_ms"] = {part: round(1000 * value, 2) for part, value in vars(each).items()}
+        found["allowed"] = round(allowed, 1)
+        rate = bucket_rate(bundle, f"{uri}/in", f"{uri}/out", cores)
+        found["bucket"] = {"rate": round(rate, 1), "of_allowed": round(rate / allowed, 3)}
+        print(found, flush=True)
+        with launch([bundle], port=0, allow=[uri], replicas=cores) as endpoint:
+            path = f"/v2/models/{load_bundle(bundle).manifest.name}/score"
+
+            def listed(number: int) -> tuple[str, str, bytes]:
+                some = [keys[(LIST * number + k) % objects] for k in range(LIST)]
+                wanted = {"uris": [f"{uri}/in/{key}" for key in some]}
+                return path, "application/json", json.dumps(wanted).encode()
+
+            image = film(0)
+
+            def single(number: int) -> tuple[str, str, bytes]:
+                return path, "image/png", image
+
+            closed_loop(endpoint.url, 2, 3, listed)
+            answers = closed_loop(endpoint.url, 2 * cores, seconds, listed)
+            capacity = _good(answers) / seconds
+            full = quantiles(answers)
+            found["lists"] = {
+                "rate": round(LIST * capacity, 1),
+                "of_allowed": round(LIST * capacity / allowed, 3),
+                **full,
+            }
+            print(found["lists"], flush=True)
+            found["single"] = {}
+            for clients in (1, 8, 32):
+                answers = closed_loop(endpoint.url, clients, seconds, single)
+                figures = {"rate": round(_good(answers) / seconds, 1), **quantiles(answers)}
+                found["single"][clients] = figures
+                print(clients, figures, flush=True)
+            if overload:
+                before = _resident_mib()
+                answers = open_loop(endpoint.url, 4 * capacity, overload, listed)
+                found["overload"] = {
+                    "asked_per_second": round(4 * LIST * capacity, 1),
+                    "answers": dict(Counter(status for status, _, _ in answers)),
+                    "accepted": quantiles(answers),
+                    "at_full_capacity": full,
+                    "refused": quantiles(answers, 429),
+                    "with_retry_after": sum(bool(a[2]) for a in answers if a[0] == 429),
+                    "memory_mib": [round(before), round(_resident_mib())],
+                }  # fmt: skip
+    return found
+
+
+def _good(answers: Sequence[Answer]) -> int:
+    return sum(status == 200 for status, _, _ in answers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--objects", type=int, default=4096)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--overload", type=float, default=60.0)
+    print(json.dumps({"serving": run(**vars(parser.parse_args()))}))
+
+
+if __name__ == "__main__":
+    main()
