@@ -3,7 +3,8 @@
 `python -m benchmarks.ray_overhead [--repeats 5]`. Each turn is a whole `gan-ray train` in a process
 of its own; two workers get twice the global batch, so that each has the same rows. Rates are of
 the second half of a run's reports: `training` counts the cycles alone (the run's own `seconds`),
-`whole` all between the ends of two checkpoints, reports included. Start-up stands apart.
+`whole` all between the ends of two checkpoints, reports included. Start-up stands apart. Two
+trainings that know nothing of each other show what the machine's second core is worth.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -27,13 +27,13 @@ from benchmarks.core import conv_gflops
 from gan_ray.training.run import RunFolder
 from gan_ray.training.state import DIGEST
 
-KINDS = {"local": 0, "1 worker": 1, "2 workers": 2}
-"""Workers by kind of run; 0 is `--local`."""
-WANTED = {"1 worker / local": 0.97, "2 workers / 1 worker": 1.85}
+KINDS = {"local": (1, 0), "1 worker": (1, 1), "2 workers": (1, 2), "2 local": (2, 0)}
+"""Runs at the same time, and workers of each, by kind; 0 workers is `--local`."""
+WANTED = {"1 worker / local": 0.97, "2 workers / 1 worker": 1.85, "2 local / local": None}
 SYSTEM = ("brainomaly", "--preset=tiny", "--model.width=16", "--model.critic.width=16",
-          "--data.source=digits", "--data.normal-class=1", "--data.image-size=32")  # fmt: skip
-"""Much computation for few weights, as at published sizes."""
-BATCH = 16
+          "--data.source=digits", "--data.normal-class=1", "--data.image-size=64")  # fmt: skip
+"""A narrow one at the published image size, so that a turn takes a minute."""
+BATCH = 32
 """Images per worker."""
 
 
@@ -66,8 +66,8 @@ def steady(
 
 
 def turn(kind: str, reports: int, ticks: int, system: Sequence[str] = SYSTEM) -> Turn:
-    """Run one training of `reports` intervals of `ticks` cycles each."""
-    workers = KINDS[kind]
+    """Run trainings of `reports` intervals of `ticks` cycles each; rates are of all together."""
+    copies, workers = KINDS[kind]
     size = BATCH * max(workers, 1)
     settings = {
         "train.batch-size": size, "train.report-every": size * ticks,
@@ -76,21 +76,31 @@ def turn(kind: str, reports: int, ticks: int, system: Sequence[str] = SYSTEM) ->
     }  # fmt: skip
     probe = conv_gflops()
     with TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "gan_ray", "train", *system, "--out", folder]
+        command = [sys.executable, "-m", "gan_ray", "train", *system]
         command += [f"--{name}={value}" for name, value in settings.items()]
         command += ["--local"] if not workers else []
-        began = time.time()
-        done = subprocess.run(
-            command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
-        run = RunFolder(folder)
-        rows = run.metrics()
-        ends = [
-            (Path(folder) / f"checkpoints/{row['images']:012d}" / DIGEST).stat().st_mtime
-            for row in rows
-        ]
+        began, environment = time.time(), {**os.environ, "OMP_NUM_THREADS": "1"}
+        runs = [RunFolder(f"{folder}/{copy}") for copy in range(copies)]
+        started = [
+            subprocess.Popen([*command, "--out", run.uri], env=environment, text=True,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            for run in runs
+        ]  # fmt: skip
+        for process in started:
+            _, said = process.communicate()
+            if process.returncode:
+                raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{said}")
+        turns = [_seen(run, began, probe) for run in runs]
+    first = turns[0]
+    together = {rate: sum(getattr(one, rate) for one in turns) for rate in ("training", "whole")}
+    return replace(first, **together)
+
+
+def _seen(run: RunFolder, began: float, probe: float) -> Turn:
+    rows = run.metrics()
+    assert run.directory is not None
+    folder = run.directory / "checkpoints"
+    ends = [(folder / f"{row['images']:012d}" / DIGEST).stat().st_mtime for row in rows]
     training, whole = steady(rows, ends, len(rows) // 2)
     first = rows[0]["seconds"] + rows[0].get("look_seconds", 0.0)
     interval = statistics.median(row["seconds"] for row in rows)
@@ -123,10 +133,10 @@ def show(turns: Mapping[str, Sequence[Turn]]) -> None:
     print("\n| ratio | wanted | training | whole |\n|---|---|---|---|")
     for pair, wanted in WANTED.items():
         cells = [spread(ratios(turns, rate)[pair], 3) for rate in ("training", "whole")]
-        print(f"| {pair} | {wanted} | {' | '.join(cells)} |")
+        print(f"| {pair} | {wanted or '-'} | {' | '.join(cells)} |")
 
 
-def run(repeats: int = 3, reports: int = 6, ticks: int = 100) -> dict[str, Any]:
+def run(repeats: int = 3, reports: int = 6, ticks: int = 15) -> dict[str, Any]:
     torch.set_num_threads(1)
     turns: dict[str, list[Turn]] = {kind: [] for kind in KINDS}
     for repeat in range(repeats):
@@ -157,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--reports", type=int, default=6)
-    parser.add_argument("--ticks", type=int, default=100, help="cycles between two reports")
+    parser.add_argument("--ticks", type=int, default=15, help="cycles between two reports")
     print(json.dumps({"ray_overhead": run(**vars(parser.parse_args()))}))
 
 

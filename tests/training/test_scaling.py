@@ -218,8 +218,14 @@ def test_the_price_of_ray_is_taken_from_intervals_after_the_warm_up():
     assert (training, whole) == (200 / 5, 200 / 8)
     turns = {
         kind: [Turn(rate, rate, 0, 1, 1), Turn(2 * rate, rate, 0, 1, 1)]
-        for kind, rate in (("local", 10.0), ("1 worker", 9.0), ("2 workers", 18.0))
+        for kind, rate in (
+            ("local", 10.0),
+            ("1 worker", 9.0),
+            ("2 workers", 18.0),
+            ("2 local", 19.0),
+        )
     }
     assert ratios(turns, "training") == {
-        "1 worker / local": [0.9, 0.9], "2 workers / 1 worker": [2.0, 2.0]
+        "1 worker / local": [0.9, 0.9], "2 workers / 1 worker": [2.0, 2.0],
+        "2 local / local": [1.9, 1.9],
     }  # fmt: skip
