@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from gan_ray.detector import ImageSpec
 from gan_ray.scoring.calibration import calibration_warnings
 from serve.card import Card
 from serve.failures import Failure
 from serve.model import Case, Fault, Reply
 from serve.pictures import png8
-from serve.schemas import (
-    InferRequest,
-    InferResponse,
-    OutputTensor,
-    Scored,
-    ScoreResponse,
-    Timing,
-    Unscored,
-)
+from serve.schemas import Scored, ScoreResponse, Timing, Unscored
 
 
 def raise_fault(fault: Fault) -> None:
@@ -73,42 +63,3 @@ def score_response(
         ],
         timing_ms=Timing(**reply.timing_ms),
     )
-
-
-def infer_response(
-    card: Card, request_id: str, wanted: InferRequest, reply: Reply
-) -> InferResponse:
-    """Give the wanted tensors.
-
-    Raises:
-        Failure: the model offers no such output (400) or gave no finite score (500).
-    """
-    cases: list[Case] = []
-    for case in reply.cases:
-        if isinstance(case, Fault):
-            raise_fault(case)
-        else:
-            cases.append(case)
-    return InferResponse(
-        model_name=card.name,
-        model_version=card.manifest.version,
-        id=wanted.id or request_id,
-        outputs=[_tensor(output.name, cases, card.image) for output in wanted.outputs],
-    )
-
-
-def _tensor(name: str, cases: Sequence[Case], image: ImageSpec) -> OutputTensor:
-    columns: dict[str, tuple[list[Any], list[int]]] = {
-        "score": ([case.score for case in cases], []),
-        "p_value": ([case.p_value for case in cases], []),
-        "anomaly_map": ([case.map for case in cases], [1, image.size, image.size]),
-        "reconstruction": (
-            [case.reconstruction for case in cases],
-            [image.channels, image.size, image.size],
-        ),
-    }
-    values, shape = columns[name]
-    if any(value is None for value in values):
-        raise Failure(400, "NO_SUCH_OUTPUT", f"this model gives no {name}", "leave it out")
-    data = np.asarray(values, np.float64).ravel().tolist()
-    return OutputTensor(name=name, shape=[len(cases), *shape], data=data)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import TypeVar
 
-import numpy as np
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from gan_ray.detector import ImageSpec
 from gan_ray.errors import StorageError
 from gan_ray.storage import AllowList
 from serve.failures import Failure
-from serve.schemas import InferRequest, InputTensor, UriList
+from serve.schemas import UriList
 from serve.settings import Limits
 
 IMAGE_TYPES = (
@@ -23,7 +21,6 @@ IMAGE_TYPES = (
     "application/dicom", "application/octet-stream",
 )  # fmt: skip
 SCORE_TYPES = (*IMAGE_TYPES, "multipart/form-data", "application/json")
-NO_WISH = (("binary_data", False), ("binary_data_output", False))  # what clients send as a default
 
 SentT = TypeVar("SentT", bound=BaseModel)
 
@@ -89,14 +86,14 @@ async def parts(request: Request, limits: Limits) -> tuple[bytes, ...]:
     return tuple(files)
 
 
-async def document(request: Request, kind: type[SentT], limits: Limits) -> SentT:
-    """Give the JSON document of the body as `kind`.
+def document(body: bytes, kind: type[SentT]) -> SentT:
+    """Give a JSON document as `kind`.
 
     Raises:
-        Failure: it does not fit (400) or is too large (413).
+        Failure: it does not fit (400).
     """
     try:
-        return kind.model_validate_json(await whole(request, limits))
+        return kind.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
@@ -109,7 +106,7 @@ async def uris(request: Request, limits: Limits, allow: AllowList) -> tuple[str,
     Raises:
         Failure: one of them is not allowed (403), there are too many (413) or it is no such list.
     """
-    listed = (await document(request, UriList, limits)).uris
+    listed = document(await whole(request, limits), UriList).uris
     if len(listed) > limits.uris:
         error = f"{len(listed)} URIs are more than the {limits.uris} of one request"
         raise Failure(413, "TOO_MANY_URIS", error, "split the list over several requests")
@@ -120,53 +117,6 @@ async def uris(request: Request, limits: Limits, allow: AllowList) -> tuple[str,
             hint = "the operator allows prefixes with `gan-ray serve --allow PREFIX`"
             raise Failure(403, "URI_NOT_ALLOWED", str(error), hint) from None
     return tuple(listed)
-
-
-def refuse_parameters(request: InferRequest) -> None:
-    """Let a request pass whose parameters ask for nothing.
-
-    Raises:
-        Failure: one of them would have no effect (400).
-    """
-    inputs = [tensor.parameters for tensor in request.inputs]
-    outputs = [tensor.parameters for tensor in request.outputs]
-    for parameters in (request.parameters, *inputs, *outputs):
-        for name, value in parameters.items():
-            if (name, value) not in NO_WISH:
-                error = f"parameter '{name[:80]}' has no effect here"
-                hint = "leave `parameters` out: tensors are JSON numbers in `data`, both ways"
-                raise Failure(400, "UNKNOWN_PARAMETER", error, hint)
-
-
-def pixels(request: InferRequest, image: ImageSpec, limits: Limits) -> np.ndarray:
-    """Give the images [N, C, S, S] of an inference request as uint8 or uint16.
-
-    FP32 is kept to 16 bits, the precision of the readers; images of 8 bits pass unchanged.
-
-    Raises:
-        Failure: shape, number or range of the values do not suit the model (400), or there are
-            too many images (413).
-    """
-    tensor: InputTensor = request.inputs[0]
-    wanted = [image.channels, image.size, image.size]
-    count, *shape = tensor.shape
-    if shape != wanted or count < 1 or count * int(np.prod(wanted)) != len(tensor.data):
-        error = f"shape {tensor.shape} with {len(tensor.data)} values does not suit the model"
-        hint = f"send images of shape {wanted}, flat and row-major, with their number in front"
-        raise Failure(400, "WRONG_SHAPE", error, hint)
-    if count > limits.uris:
-        error = f"{count} images are more than the {limits.uris} of one request"
-        raise Failure(413, "TOO_MANY_IMAGES", error, "split them over several requests")
-    values = np.asarray(tensor.data, np.float64).reshape(tensor.shape)
-    low, high = (-1.0, 1.0) if tensor.datatype == "FP32" else (0.0, 255.0)
-    if not ((values >= low) & (values <= high)).all():
-        error = f"a value is outside [{low:g}, {high:g}], the range of {tensor.datatype}"
-        raise Failure(400, "WRONG_RANGE", error, "scale the images to that range")
-    if tensor.datatype == "FP32":
-        return np.rint((values + 1.0) * 32767.5).astype(np.uint16)
-    if (values % 1).any():
-        raise Failure(400, "WRONG_RANGE", "a UINT8 value is no integer", "round the values")
-    return values.astype(np.uint8)
 
 
 async def _limited(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:

@@ -9,13 +9,12 @@ from typing import Annotated, Literal, Protocol
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from gan_ray.data.brightness import MAX_PIXELS
-from serve import answers, bodies
+from serve import answers, bodies, tensors
 from serve.card import Card
 from serve.failures import Failure
 from serve.guard import authorise
 from serve.model import Fault, Job, Reply
 from serve.schemas import (
-    InferRequest,
     InferResponse,
     Live,
     ModelMetadata,
@@ -110,7 +109,7 @@ async def server(request: Request, args: Settings) -> ServerMetadata:
     return ServerMetadata(
         name="gan-ray",
         version=version("gan-ray"),
-        extensions=["score"],
+        extensions=["binary_tensor_data", "score"],
         models=sorted(request.app.state.models),
         limits={**args.limits.model_dump(), "pixels": MAX_PIXELS},
     )
@@ -177,18 +176,16 @@ async def score(
     )
 
 
-@models.post("/infer")
-async def infer(request: Request, model: Chosen, args: Settings) -> InferResponse:
-    """Score images given as numbers (JSON tensors of the Open Inference Protocol v2)."""
+@models.post("/infer", response_model=InferResponse, response_model_exclude_none=True)
+async def infer(request: Request, model: Chosen, args: Settings) -> InferResponse | Response:
+    """Score images given as numbers (tensors of the Open Inference Protocol v2, JSON or binary)."""
     model.admit()
-    bodies.content_type(request, ("application/json",))
-    wanted = await bodies.document(request, InferRequest, args.limits)
-    bodies.refuse_parameters(wanted)
+    wanted, raw = await tensors.read(request, args.limits)
     names = {output.name for output in wanted.outputs}
-    pixels = bodies.pixels(wanted, model.card.image, args.limits)
+    pixels = tensors.pixels(wanted, raw, model.card.image, args.limits)
     job = Job((), (), pixels, "anomaly_map" in names, "reconstruction" in names)
     reply = await _within(args, model, job)
-    return answers.infer_response(model.card, request.state.request_id, wanted, reply)
+    return tensors.answer(model.card, request.state.request_id, wanted, reply)
 
 
 async def _within(args: AppArgs, model: Served, job: Job) -> Reply:

@@ -39,8 +39,8 @@ class InputTensor(Sent):
     """[images, channels, size, size]."""
     datatype: Literal["FP32", "UINT8"]
     """UINT8: 0 is black, 255 white. FP32: -1 is black, 1 white; kept to 16 bits like any image."""
-    data: Annotated[list[float], BeforeValidator(_flat)]
-    """Row-major, flat or nested as `shape` says."""
+    data: Annotated[list[float], BeforeValidator(_flat)] | None = None
+    """Row-major, flat or nested as `shape` says; left out where the values follow as bytes."""
     parameters: dict[str, Any] = {}
 
 
@@ -61,12 +61,13 @@ class InferRequest(Sent):
 
 
 class OutputTensor(BaseModel):
-    """A named tensor, flat and row-major."""
+    """A named tensor, flat and row-major, or of so many bytes behind the document."""
 
     name: str
     datatype: Literal["FP32"] = "FP32"
     shape: list[int]
-    data: list[float]
+    data: list[float] | None = None
+    parameters: dict[str, int] | None = None
 
 
 class InferResponse(BaseModel):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+
+from serve.tensors import LENGTH
 
 INFER = "/v2/models/film/infer"
 
@@ -97,11 +101,65 @@ def test_a_parameter_without_effect_is_refused_with_a_hint(endpoint, images, whe
         return parts["request"] | {"inputs": [parts["input"]], "outputs": [parts["output"]]}
 
     client = endpoint()
-    response = client.post(INFER, json=request({"binary_data": True}))
-    assert (response.status_code, response.json()["code"]) == (400, "UNKNOWN_PARAMETER")
-    assert "binary_data" in response.json()["error"]
-    assert "JSON" in response.json()["hint"]
+    for parameters in ({"sequence_id": 1}, {"binary_data": 1}, {"binary_data_output": "yes"}):
+        response = client.post(INFER, json=request(parameters))
+        assert (response.status_code, response.json()["code"]) == (400, "UNKNOWN_PARAMETER")
+        assert next(iter(parameters)) in response.json()["error"]
     assert client.post(INFER, json=request({"binary_data": False})).status_code == 200
+
+
+def packed(request: dict, raw: bytes, stated: int | None = None) -> dict:
+    """The body and headers of a document with values behind it."""
+    head = json.dumps(request).encode()
+    length = len(head) if stated is None else stated
+    return {"content": head + raw, "headers": {"Content-Type": "application/octet-stream",
+                                               LENGTH: str(length)}}  # fmt: skip
+
+
+@pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
+def test_bytes_behind_the_document_say_the_same_as_numbers_in_it(endpoint, images, datatype):
+    sent = images if datatype == "UINT8" else (images / 127.5 - 1).astype("<f4")
+    client, wanted = endpoint(), [{"name": "score"}, {"name": "anomaly_map"}]
+    numbers = {"inputs": [tensor(sent, datatype)], "outputs": wanted}
+    expected = client.post(INFER, json=numbers).json()["outputs"]
+    named = {k: v for k, v in tensor(sent, datatype).items() if k != "data"}
+    raw = {"inputs": [named | {"parameters": {"binary_data_size": sent.nbytes}}],
+           "outputs": [wanted[0], wanted[1] | {"parameters": {"binary_data": True}}]}  # fmt: skip
+    response = client.post(INFER, **packed(raw, sent.tobytes()))
+    assert response.status_code == 200, response.text
+    assert response.headers["Content-Type"] == "application/octet-stream"
+    length = int(response.headers[LENGTH])
+    score, map_ = json.loads(response.content[:length])["outputs"]
+    assert score == expected[0]
+    assert map_ == {k: v for k, v in expected[1].items() if k != "data"} | {
+        "parameters": {"binary_data_size": 4 * images.size}
+    }
+    found = np.frombuffer(response.content[length:], "<f4")
+    np.testing.assert_allclose(found, np.array(expected[1]["data"], "<f4"))
+    every = numbers | {"parameters": {"binary_data_output": True}}
+    response = client.post(INFER, json=every)
+    assert len(response.content) == int(response.headers[LENGTH]) + 4 * (3 + images.size)
+
+
+@pytest.mark.parametrize(
+    ("size", "sent", "stated", "code"),
+    [
+        (768, 767, None, "MALFORMED"),
+        (768, 768, 10**6, "MALFORMED"),
+        (768, 768, 5, "MALFORMED"),
+        (700, 700, None, "WRONG_SHAPE"),
+        (-1, 0, None, "MALFORMED"),
+        (None, 768, None, "MALFORMED"),
+    ],
+)
+def test_bytes_that_are_not_what_the_document_says_are_refused(
+    endpoint, images, size, sent, stated, code
+):
+    named = {k: v for k, v in tensor(images, "UINT8").items() if k != "data"}
+    parameters = {} if size is None else {"parameters": {"binary_data_size": size}}
+    body = packed({"inputs": [named | parameters]}, images.tobytes()[:sent], stated)
+    response = endpoint().post(INFER, **body)
+    assert (response.status_code, response.json()["code"]) == (400, code)
 
 
 def test_numbers_that_are_none_are_refused(endpoint, images):
