@@ -31,6 +31,7 @@ def write(template: str, out: Path | str, *, what: str, **values: Any) -> Path:
         fixed=words.fixed,
         bounds=words.bounds,
         model=words.model_name,
+        breakable=words.breakable,
         heading=words.metric_heading,
         p_value=words.p_value,
         verdict=words.verdict,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 OUTCOMES = {
@@ -132,6 +133,11 @@ def model_name(model: Mapping[str, Any]) -> str:
     """Name a model or baseline: `name@version`, or the name alone where there is no version."""
     version = model.get("version")
     return f"{model['name']}@{version}" if version else str(model["name"])
+
+
+def breakable(name: str) -> Markup:
+    """Give a name that may go on in the next line after `_` and before `@`."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>").replace("@", "<wbr>@"))
 
 
 def shortened(name: str, limit: int = 30) -> str:

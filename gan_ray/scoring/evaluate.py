@@ -38,6 +38,8 @@ from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.subjects import by_subject, repeat
 
 SCHEMA = 1
+FEWEST_SUBJECTS = 5
+"""Normal and abnormal subjects without which no figure of subjects is given."""
 CASES = 8
 """Cases kept of each outcome."""
 
@@ -250,14 +252,15 @@ def _by_sublabel(test: TestData, scores: np.ndarray, resamples: int) -> dict[str
 def _by_group(
     test: TestData, scores: np.ndarray, resamples: int, calibration: Calibration | None
 ) -> dict[str, Any] | None:
-    """AUROC and AP of subjects, where some have several images and both classes are among them.
+    """AUROC and AP of subjects, where some have several images and enough are of each class.
 
-    With a threshold for subjects, also its decisions.
+    With a threshold for subjects, also its decisions. An interval over one normal subject would
+    tell how the others lie around it, and nothing of the next one.
     """
     if not repeat(test.split.groups):
         return None
     labels, means = by_subject(test.labels, scores, test.split.groups)
-    if labels.all():
+    if min(np.count_nonzero(labels), np.count_nonzero(labels == 0)) < FEWEST_SUBJECTS:
         return None
     judged: list[tuple[Sequence[Metric], np.ndarray]] = [((auroc, average_precision), means)]
     if calibration is not None and calibration.subjects is not None:

@@ -99,7 +99,8 @@ def intervals(
 
     `judged` are metrics beside the scores, decisions or forecasts [N] that they judge; these are
     sorted once for all their metrics. An interval always holds its value: where chance alone
-    pushes a figure up (a calibration error), the end that would leave it out is the value.
+    pushes a figure up (a calibration error), the end that would leave it out is the value. A share
+    of none or of all, of which no resample differs, gets the exact binomial bound.
     """
     return intervals_and_bands(judged, labels, groups, resamples, seed)[0]
 
@@ -123,8 +124,23 @@ def intervals_and_bands(
             if isinstance(figure, Curve):
                 bands[figure.name] = Band(figure.at, value, low, high)
             else:
-                values[figure.name] = Interval(float(value), float(low), float(high))
+                found_interval = Interval(float(value), float(low), float(high))
+                values[figure.name] = _opened(figure, found_interval, labels, groups)
     return values, bands
+
+
+def _opened(metric: Metric, found: Interval, labels: Array, groups: Array | None) -> Interval:
+    """Give the interval of a share of none or of all its exact other end.
+
+    No resample of such images holds another share, whatever chance could have made of them. The
+    bound is Clopper and Pearson's (1934) for as many trials as there are groups.
+    """
+    if metric.share_of is None or found.low < found.high or found.value not in (0.0, 1.0):
+        return found
+    trials = len(np.unique(numbered(groups, len(labels))[labels == metric.share_of]))
+    least = 0.025 ** (1 / trials)
+    ends = (0.0, 1 - least) if found.value == 0 else (least, 1.0)
+    return Interval(found.value, *ends)
 
 
 def resample(

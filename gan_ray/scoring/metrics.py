@@ -55,6 +55,8 @@ class Metric:
 
     name: str
     compute: Callable[[Resampled], Array]
+    share_of: int | None = None
+    """The label whose images it counts, where it is no more than a share of them."""
 
     def __call__(self, labels: Array, scores: Array) -> float:
         """Give the value on the images as they are.
@@ -216,8 +218,8 @@ best_dice = Metric("pixel_best_dice", _best_dice)
 """`pixel_best_dice` of counted pixels."""
 
 DECISIONS = (
-    Metric("sensitivity", _sensitivity),
-    Metric("specificity", _specificity),
+    Metric("sensitivity", _sensitivity, share_of=1),
+    Metric("specificity", _specificity, share_of=0),
     Metric("precision", _precision),
     Metric("f1", _f1),
     Metric("accuracy", _accuracy),

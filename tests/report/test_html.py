@@ -28,7 +28,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        if tag not in ("meta", "img", "br", "path", "use", "rect"):
+        if tag not in ("meta", "img", "br", "wbr", "path", "use", "rect"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):

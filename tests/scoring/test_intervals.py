@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from gan_ray.errors import ConfigError
 from gan_ray.scoring.delong import delong
@@ -206,3 +207,20 @@ def test_trainings_of_two_models_are_compared_by_their_mean_and_widen_the_interv
     assert (again.difference, again.low, again.high) == pytest.approx(
         (one.difference, one.low, one.high)
     )
+
+
+def test_a_share_of_none_or_of_all_has_the_exact_end_that_no_resample_shows():
+    sensitivity, specificity = DECISIONS[:2]
+    labels = np.repeat([0, 1], 125)
+    nobody, everybody = np.zeros(250, bool), np.ones(250, bool)
+    judged = interval(specificity, labels, nobody, resamples=50)
+    exact = binomtest(125, 125).proportion_ci(0.95, "exact")
+    assert (judged.value, judged.high) == (1.0, 1.0)
+    assert judged.low == pytest.approx(exact.low, abs=1e-12)
+    judged = interval(sensitivity, labels, nobody, resamples=50)
+    assert (judged.value, judged.low) == (0.0, 0.0)
+    assert judged.high == pytest.approx(1 - exact.low, abs=1e-12)
+    # Five patients tell less than 125 images.
+    patients = np.char.add("p", np.repeat(np.arange(10), 25).astype(str))
+    judged = interval(sensitivity, labels, everybody, patients, resamples=50)
+    assert judged.low == pytest.approx(binomtest(5, 5).proportion_ci(0.95, "exact").low, abs=1e-12)
