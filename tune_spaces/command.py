@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from gan_ray.errors import CheckFailed, ConfigError
-from tune_spaces.derive import STUDIES, Value
+from gan_ray.ranges import Choice, Value
+from tune_spaces.derive import METHODS, STUDIES, Narrowing
 
 
 def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
@@ -45,6 +46,7 @@ def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
         out=options.out,
         fixes=dict(_fix(text) for text in options.fix),
         ranges=dict(_range(text) for text in options.range),
+        method=options.search,
         seed=base[0].seed,
         concurrent=options.concurrent,
         objective=options.objective,
@@ -67,11 +69,15 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="default", help="tiny, default or reference")
     parser.add_argument("--out", default="", help="directory or s3://bucket/prefix; resumes")
     parser.add_argument("--study", default="weights", help=f"{' or '.join(STUDIES)}")
-    parser.add_argument("--samples", type=_count, default=16, help="trials of each architecture")
+    parser.add_argument("--search", default="tpe", help=f"{' or '.join(METHODS)}")
+    parser.add_argument("--samples", type=_count, default=16,
+                        help="trials of each architecture, or of all together in the study "
+                        "architecture; a grid ends with its points")  # fmt: skip
     parser.add_argument("--fix", action="append", default=[], metavar="KEY=VALUE",
                         help="pin a setting, such as model.width=32; repeatable")  # fmt: skip
     parser.add_argument("--range", action="append", default=[], metavar="KEY=LOW:HIGH",
-                        help="narrow a range, such as model.weights.identity=0.5:20")  # fmt: skip
+                        help="narrow a range, such as model.weights.identity=0.5:20, or list points"
+                        " of it: model.encoding=binary,rope; repeatable")  # fmt: skip
     parser.add_argument("--concurrent", type=_count, default=None,
                         help="trials at a time; default: as many as find room")  # fmt: skip
     parser.add_argument("--objective", default="val/aucp", help="or val/image_auroc; maximised")
@@ -88,21 +94,28 @@ def _fix(text: str) -> tuple[str, Value]:
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise ConfigError(f"--fix '{text}': write KEY=VALUE, such as model.width=32.")
+    return key, _value(value)
+
+
+def _value(text: str) -> Value:
     try:
-        read: Value = json.loads(value)
+        read: Value = json.loads(text)
     except json.JSONDecodeError:
-        return key, value
-    return key, read
+        return text
+    return read
 
 
-def _range(text: str) -> tuple[str, tuple[float, float]]:
+def _range(text: str) -> tuple[str, Narrowing]:
     key, _, ends = text.partition("=")
-    low, _, high = ends.partition(":")
+    low, colon, high = ends.partition(":")
     try:
-        return key, (float(low), float(high))
+        if colon:
+            return key, (float(low), float(high))
+        return key, Choice(*map(_value, ends.split(",")))
     except ValueError:
         raise ConfigError(
-            f"--range '{text}': write KEY=LOW:HIGH, such as model.weights.identity=0.5:20."
+            f"--range '{text}': write KEY=LOW:HIGH, such as model.weights.identity=0.5:20, or two "
+            "or more points of it, such as model.encoding=binary,rope."
         ) from None
 
 

@@ -19,8 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from gan_ray.errors import ConfigError, DataError
 from gan_ray.storage.store import Store, open_store
 from gan_ray.storage.uris import parse as parse_uri
-from gan_ray.training.run import identity
-from tune_spaces.studies import Plan
+from tune_spaces.plan import Search, settings_of
 
 SWEEP = "sweep.json"
 JOURNAL = "studies.journal"
@@ -44,7 +43,14 @@ class Record:
         self.selection: dict[str, Any] | None = None
 
     def claim(
-        self, study: str, objective: str, seed: int, samples: int, plans: Sequence[Plan]
+        self,
+        study: str,
+        objective: str,
+        seed: int,
+        samples: int,
+        plans: Sequence[Search],
+        *,
+        method: str = "tpe",
     ) -> None:
         """Make the folder this sweep's: new, or the one that is in it already.
 
@@ -54,12 +60,12 @@ class Record:
             ConfigError: it holds another sweep.
         """
         known = json.loads(self.store.get(SWEEP)) if self.store.exists(SWEEP) else {}
-        about = {"study": study, "objective": objective, "seed": seed}
+        about = {"study": study, "search": method, "objective": objective, "seed": seed}
         searches = {
             plan.name: {
                 "samples": samples,
-                "space": {key: repr(values) for key, values in plan.space.items()},
-                "experiment": identity(plan.experiment),
+                "space": plan.space.said(),
+                "experiment": plan.identity(),
             }
             for plan in plans
         }
@@ -97,12 +103,8 @@ class Record:
 
     def content(self) -> dict[str, Any]:
         """Give what `sweep.json` holds."""
-        rows = [
-            self._row(trial)
-            for _, trials in self.studies()
-            for trial in trials
-            if "number" in trial.user_attrs
-        ]
+        trials = [trial for _, trials in self.studies() for trial in trials]
+        rows = [self._row(trial) for trial in trials if "number" in trial.user_attrs]
         rows.sort(key=lambda row: int(row["number"]))
         winner = best(rows)
         return {
@@ -129,7 +131,7 @@ class Record:
             "images": known.get("images", 0),
             "seconds": known.get("seconds", 0.0),
             "run": known["run"],
-            "params": trial.params,
+            "params": settings_of(trial.params),
             "reason": known.get("reason", ""),
         }
 

@@ -10,48 +10,50 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import optuna
-from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 
-from gan_ray.ranges import Choice, IntRange, LogUniform, Range
 from gan_ray.seeds import derive_seed
 from gan_ray.training.run import RunFolder
+from tune_spaces.derive import Method
+from tune_spaces.plan import Search
 from tune_spaces.record import Record
-from tune_spaces.studies import Plan
-
-STARTUP = 10
-"""Trials of a study before TPE takes over from random draws."""
+from tune_spaces.samplers import make_sampler
+from tune_spaces.space import Point
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]
-    """The search of one architecture; `ended` is called when a trial's end is on record."""
+    """The search of one study; `ended` is called when a trial's end is on record."""
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Search,
         record: Record,
         *,
         objective: str,
         seed: int,
         ended: Callable[[int], None],
+        method: Method = "tpe",
+        points: Sequence[Point] | None = None,
     ) -> None:
-        """Open or continue the study called as the plan."""
+        """Open or continue the study called as the plan.
+
+        Its first trials are at `points`, by default at those that the plan begins with.
+        """
         self._plan, self._record = plan, record
         self._objective, self._base_seed, self._ended = objective, seed, ended
-        known = dict(record.studies()).get(plan.name, [])
+        self._method, self._points = method, plan.firsts if points is None else points
         super().__init__(
-            Space(plan.space),
+            plan.space.suggest,
             metric=objective,
             mode="max",
             study_name=plan.name,
             storage=record.storage,
-            points_to_evaluate=None if known else [plan.first],
         )
+        known = self._own()
         self.finished = [trial for trial in known if trial.state.is_finished()]
         self._unfinished = [trial for trial in known if trial.state == TrialState.RUNNING]
 
@@ -65,20 +67,34 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         if self._unfinished:
             self._ot_trials[trial_id] = Trial(study, self._unfinished.pop(0)._trial_id)
         else:
-            study.sampler = _sampler(
-                derive_seed(self._base_seed, study.study_name, len(study.trials))
-            )
-            self._ot_trials[trial_id] = study.ask()
-        trial, experiment = self._ot_trials[trial_id], self._plan.experiment
-        settings = super().suggest(trial_id)  # a setting drawn before keeps its value
+            self._ot_trials[trial_id] = self._ask()
+        trial = self._ot_trials[trial_id]
+        # A setting drawn before keeps its value.
+        plan, settings = self._plan.read(super().suggest(trial_id))
         if "number" not in trial.user_attrs:
             number = self._record.next_number()
-            trial.set_user_attr("architecture", experiment.architecture)
-            trial.set_user_attr("variant", experiment.variant)
-            trial.set_user_attr("run", self._record.run_uri(number, self._plan.name))
+            trial.set_user_attr("architecture", plan.experiment.architecture)
+            trial.set_user_attr("variant", plan.experiment.variant)
+            trial.set_user_attr("run", self._record.run_uri(number, plan.name))
             trial.set_user_attr("number", number)
         self._record.write()
-        return {"run": trial.user_attrs["run"], "settings": settings}
+        return {"run": trial.user_attrs["run"], "system": plan.name, "settings": settings}
+
+    def _ask(self) -> Trial:
+        """Begin a trial: at the next of the given points, or at one that is drawn."""
+        study, index = self._ot_study, len(self._own())
+        study.sampler = make_sampler(
+            self._method, derive_seed(self._base_seed, study.study_name, index)
+        )
+        if index < len(self._points) and not study.get_trials(False, (TrialState.WAITING,)):
+            study.enqueue_trial(self._points[index])
+        return study.ask()
+
+    def _own(self) -> list[FrozenTrial]:
+        """Give the trials of this sweep that have begun."""
+        begun = (state for state in TrialState if state != TrialState.WAITING)
+        trials: list[FrozenTrial] = self._ot_study.get_trials(True, tuple(begun))
+        return trials
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Put a report on record by its images; reports without the objective are passed over."""
@@ -124,33 +140,6 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return {}
 
 
-class Space:
-    """A space as Optuna asks for it: draws every dimension of a trial."""
-
-    def __init__(self, space: Mapping[str, Range]) -> None:
-        """Take the ranges by their keys."""
-        self._space = dict(space)
-
-    def __call__(self, trial: Trial) -> None:
-        """Draw."""
-        for key, values in self._space.items():
-            if isinstance(values, Choice):
-                trial.suggest_categorical(key, values.options)
-            elif isinstance(values, IntRange):
-                trial.suggest_int(key, values.low, values.high)
-            else:
-                log = isinstance(values, LogUniform)
-                trial.suggest_float(key, values.low, values.high, log=log)
-
-
 def history(trial: FrozenTrial) -> list[tuple[int, float]]:
     """Give (images, objective) of a trial's reports, oldest first."""
     return sorted(trial.intermediate_values.items())
-
-
-def _sampler(seed: int) -> TPESampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return TPESampler(
-            n_startup_trials=STARTUP, multivariate=True, constant_liar=True, seed=seed % 2**32
-        )

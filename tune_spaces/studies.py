@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,10 +12,12 @@ from gan_ray.config import Experiment, ScoreConfig, flatten, to_dict
 from gan_ray.detector import Batch
 from gan_ray.errors import ConfigError, unknown
 from gan_ray.experiment import build_detector
-from gan_ray.ranges import Range
+from gan_ray.ranges import Choice, Range, Value
 from gan_ray.scoring.scores import settings_read
-from tune_spaces.derive import STUDIES, Value, derive, narrow, nearest
+from tune_spaces.derive import STUDIES, Narrowing, derive, members, narrow, pick
+from tune_spaces.plan import Plan
 from tune_spaces.settings import with_settings
+from tune_spaces.space import Space
 
 Selector = Literal["aucp", "validation"]
 
@@ -25,30 +26,11 @@ OBJECTIVES: Mapping[str, Selector] = {"val/aucp": "aucp", "val/image_auroc": "va
 they compare different systems and weights, as a loss or a mean score cannot."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """One architecture's search: the first trial is `experiment` itself, moved into `space`."""
-
-    experiment: Experiment[Any]
-    space: Mapping[str, Range]
-
-    @property
-    def name(self) -> str:
-        """Architecture, and variant where there is one."""
-        return "-".join(filter(None, (self.experiment.architecture, self.experiment.variant)))
-
-    @property
-    def first(self) -> dict[str, Value]:
-        """The point of the space nearest to the experiment's own settings."""
-        here = flatten(to_dict(self.experiment))
-        return {key: nearest(values, here[key]) for key, values in self.space.items()}
-
-
 def plans(
     experiments: Sequence[Experiment[Any]],
     study: str,
     fixes: Mapping[str, Value],
-    ranges: Mapping[str, tuple[float, float]],
+    ranges: Mapping[str, Narrowing],
 ) -> list[Plan]:
     """Give each experiment's search: pinned by `fixes`, which may name any setting, then narrowed.
 
@@ -97,31 +79,40 @@ def _plan(
     experiment: Experiment[Any],
     study: str,
     fixes: Mapping[str, Value],
-    ranges: Mapping[str, tuple[float, float]],
+    ranges: Mapping[str, Narrowing],
 ) -> Plan:
     known = flatten(to_dict(experiment))
     experiment = with_settings(experiment, {k: v for k, v in fixes.items() if k in known})
     searchable = derive(type(experiment.model), "model.") | _ranges_of_score(experiment)
-    space = {
-        key: narrow(key, wide, *ranges[key]) if key in ranges else wide
-        for key, wide in searchable.items()
-        if key.startswith(STUDIES[study]) and key not in fixes
+    idle = _idle_weights(experiment, every_variant="model.weights." not in STUDIES[study])
+    wanted = {
+        key: _narrowed(key, searchable[key], ranges.get(key))
+        for key in members(study, searchable)
+        if key not in fixes and key not in idle
     }
-    for key in _idle_weights(experiment, every_variant=study != "weights"):
-        space.pop(key, None)
+    space = searchable.within(wanted, flatten(to_dict(experiment)))
     if not space:
         raise ConfigError(
             f"the study '{study}' of {experiment.architecture} has nothing to search: what it has "
-            "is fixed, or unused by this variant. Fix less, or take --study full."
+            "is fixed, or unused by this variant. Fix less, leave the system out, or take --study "
+            "full."
         )
     return Plan(experiment, space)
 
 
-def _ranges_of_score(experiment: Experiment[Any]) -> dict[str, Range]:
+def _narrowed(key: str, wide: Range, narrowing: Narrowing | None) -> Range:
+    if narrowing is None:
+        return wide
+    if isinstance(narrowing, Choice):
+        return pick(key, wide, narrowing)
+    return narrow(key, wide, *narrowing)
+
+
+def _ranges_of_score(experiment: Experiment[Any]) -> Space:
     """Ranges of the settings that the experiment's score reads."""
     read = settings_read(experiment.score, architectures.get(experiment.architecture))
     ranges = derive(ScoreConfig, "score.")
-    return {key: wide for key, wide in ranges.items() if key.removeprefix("score.") in read}
+    return Space({key: wide for key, wide in ranges.items() if key.removeprefix("score.") in read})
 
 
 def _idle_weights(experiment: Experiment[Any], *, every_variant: bool) -> set[str]:

@@ -2,13 +2,13 @@
 
     OUT/sweep.json        the trials, updated as they start and end
     OUT/selection.json    the winner, chosen without a test label
-    OUT/studies.journal   one Optuna study per architecture (`optuna-dashboard` opens it)
+    OUT/studies.journal   the Optuna studies (`optuna-dashboard` opens it)
     OUT/trials/<key>/     a run folder for each trial
     OUT/ray/              Tune's own notes; not read again
 
-Architectures are searched one after the other, each in a study of its own: a space that branches
-over architectures would let the better one's values decide what counts as good, and as worth going
-on with, in the other.
+Architectures are searched one after the other, each in a study of its own: in one that branches
+over architectures the better one's values decide what counts as good, and as worth going on with,
+in the other. The study `architecture` is for that: it finds the system, not the best of each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gan_ray import names
 from gan_ray.cluster import connect, patience, wait_for_room
@@ -26,13 +26,19 @@ from gan_ray.data.sources import load_training
 from gan_ray.detector import Stage
 from gan_ray.errors import ClusterError, ConfigError
 from gan_ray.experiment import build_detector, with_absolute_paths
+from gan_ray.ranges import Value
 from gan_ray.storage.arrow import arrow_filesystem
 from gan_ray.training.launch import needs_of_one
 from gan_ray.training.loop import budgets
 from gan_ray.training.validation import Validation
-from tune_spaces.derive import Value
+from tune_spaces.derive import Method, Narrowing
+from tune_spaces.plan import Search, searches
 from tune_spaces.record import Record
-from tune_spaces.studies import OBJECTIVES, Plan, check_objective, plans
+from tune_spaces.samplers import check_method, given_points
+from tune_spaces.studies import OBJECTIVES, check_objective, plans
+
+if TYPE_CHECKING:
+    from tune_spaces.search import StudySearch
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -53,42 +59,67 @@ def sweep(
     samples: int,
     out: str,
     fixes: Mapping[str, Value] | None = None,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
+    ranges: Mapping[str, Narrowing] | None = None,
+    method: Method = "tpe",
     seed: int = 0,
     concurrent: int | None = None,
     objective: str = "val/aucp",
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Run `samples` trials of each experiment's architecture; give the content of `sweep.json`.
+    """Run `samples` trials of each study, or all of a smaller grid; give what `sweep.json` holds.
 
-    A study's first trial has the settings of its experiment. Called again with the same `out`, a
-    sweep goes on where it was, a trial from its newest checkpoint. `progress` sees the row of each
-    trial that ends. `concurrent` trials run at a time at most, by default as many as the cluster
-    has room for. A cluster without room for one is waited for, ten minutes at most, and `say` is
-    told; one that was started by this process has what it has.
+    There is a study of each experiment's architecture, and a single one of all if it is called
+    `architecture`. Its first trials have the settings of the experiments.
+
+    Called again with the same `out`, a sweep goes on where it was, a trial from its newest
+    checkpoint. `progress` sees the row of each trial that ends. `concurrent` trials run at a time
+    at most, by default as many as the cluster has room for. A cluster without room for one is
+    waited for, ten minutes at most, and `say` is told; one that was started by this process has
+    what it has.
 
     Raises:
-        ConfigError: the study, a key, a range or the objective cannot be; the data lack what the
-            objective is made of; or `out` holds another sweep.
+        ConfigError: the study, a key, a range, a grid or the objective cannot be; the data lack
+            what the objective is made of; or `out` holds another sweep.
         ClusterError: the cluster has no room for a single trial.
     """
     check_objective(objective)
+    check_method(method)
     if samples < 1:
-        raise ConfigError(f"a sweep needs 1 sample of each architecture or more, not {samples}.")
+        raise ConfigError(f"a sweep needs 1 sample of each study or more, not {samples}.")
     wanted = plans(
         [_prepared(experiment, objective) for experiment in base], study, fixes or {}, ranges or {}
     )
+    searched = searches(wanted, study)
+    points = {plan.name: given_points(method, plan, samples) for plan in searched}
     for data in {repr(plan.experiment.data): plan for plan in wanted}.values():
         Validation(data.experiment, load_training(data.experiment.data))
+    counts = {name: len(grid) if method == "grid" else samples for name, grid in points.items()}
     record = Record(out)
-    record.claim(study, objective, seed, samples, wanted)
+    record.claim(study, objective, seed, samples, searched, method=method)
     record.write()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     connect()
-    for plan in wanted:
-        _search(plan, record, objective, samples, seed, concurrent, progress, say)
+    from tune_spaces.search import StudySearch
+
+    def ended(number: int) -> None:
+        rows = record.write()["trials"]
+        if progress is not None:
+            progress(next(row for row in rows if row["number"] == number))
+
+    for plan in searched:
+        search = StudySearch(
+            plan,
+            record,
+            objective=objective,
+            seed=seed,
+            ended=ended,
+            method=method,
+            points=points[plan.name],
+        )
+        if count := search.remaining(counts[plan.name]):
+            _search(plan, search, record, objective, count, concurrent, say)
     from tune_spaces.select import select
 
     if record.content()["best"] is not None:
@@ -105,32 +136,24 @@ def _prepared(experiment: Experiment[Any], objective: str) -> Experiment[Any]:
 
 
 def _search(
-    plan: Plan,
+    plan: Search,
+    search: StudySearch,
     record: Record,
     objective: str,
-    samples: int,
-    seed: int,
+    count: int,
     concurrent: int | None,
-    progress: Progress | None,
     say: Callable[[str], None],
 ) -> None:
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
-    from tune_spaces.search import StudySearch, history
+    from tune_spaces.search import history
     from tune_spaces.trial import run_trial
 
-    def ended(number: int) -> None:
-        rows = record.write()["trials"]
-        if progress is not None:
-            progress(next(row for row in rows if row["number"] == number))
-
-    search = StudySearch(plan, record, objective=objective, seed=seed, ended=ended)
-    count = search.remaining(samples)
-    if count == 0:
-        return
-    train = plan.experiment.train
-    first, last = rungs(build_detector(plan.experiment).stages(), train)
+    train = plan.plans[0].experiment.train
+    each = [rungs(build_detector(p.experiment).stages(), p.experiment.train) for p in plan.plans]
+    # Systems that are compared are first judged where all of them can be.
+    first, last = max(first for first, _ in each), min(last for _, last in each)
     scheduler = ASHAScheduler(
         time_attr="images",
         metric=objective,
@@ -148,7 +171,10 @@ def _search(
     alone = train.workers == 1
     filesystem, folder = arrow_filesystem(f"{record.uri}/ray")
     trainable = tune.with_parameters(
-        run_trial, experiment=to_dict(plan.experiment), objective=objective, key=names.secret()
+        run_trial,
+        experiments={p.name: to_dict(p.experiment) for p in plan.plans},
+        objective=objective,
+        key=names.secret(),
     )
     tune.Tuner(
         tune.with_resources(trainable, _actor(train)),

@@ -18,9 +18,11 @@ from tune_spaces.settings import with_settings
 
 
 def run_trial(
-    config: dict[str, Any], *, experiment: dict[str, Any], objective: str, key: str
+    config: dict[str, Any], *, experiments: dict[str, dict[str, Any]], objective: str, key: str
 ) -> None:
-    """Train `experiment` with `config["settings"]` into `config["run"]`, or go on with it there.
+    """Train a system with `config["settings"]` into `config["run"]`, or go on with it there.
+
+    The system is that of `experiments` which `config["system"]` names.
 
     With one worker training runs in this process, with more on Ray Train. Reports carry `images`
     and the objective once a stage can score. A fault of the training itself would come again: it is
@@ -34,7 +36,7 @@ def run_trial(
             tune.report({"images": row["images"], objective: row[objective]})
 
     try:
-        settings = with_settings(parse(experiment), config["settings"])
+        settings = with_settings(parse(experiments[config["system"]]), config["settings"])
         if settings.train.workers > 1:
             train(settings, run.uri, progress=report)
         else:

@@ -37,7 +37,7 @@ from gan_ray.config import Optimizer, config
 from gan_ray.detector import Batch, Detector, Evidence, ImageSpec, Latent, Stage, Step
 from gan_ray.errors import ConfigError
 from gan_ray.losses.adversarial import judged_real, real_or_fake
-from gan_ray.ranges import Choice, IntRange, LogUniform, Uniform
+from gan_ray.ranges import Choice, IntRange, LogUniform, Uniform, When
 from gan_ray.seeds import derive_seed
 
 _WIDEST = 8
@@ -82,7 +82,7 @@ class AnoGANConfig:
     """Searches from different codes; the one of lowest loss counts."""
     feature_share: Annotated[float, Uniform(0.0, 0.9)] = 0.1
     """lambda of the search; that of the score is score.feature_share."""
-    latent_penalty: Annotated[float, LogUniform(1e-5, 1e-1)] = 0.0
+    latent_penalty: Annotated[float, LogUniform(1e-5, 1e-1), When(prior="normal")] = 0.0
     """w_z, normal prior only: weight of n ||z||^2 / d, for n pixels times channels."""
     discriminator_optimizer: Optimizer = Optimizer()
     """Optimiser of the discriminator."""

@@ -40,7 +40,7 @@ from gan_ray.detector import Batch, Detector, Evidence, ImageSpec, Latent, Stage
 from gan_ray.losses.adversarial import critic_loss, generator_loss
 from gan_ray.losses.penalties import gradient_penalty
 from gan_ray.losses.reconstruction import squared
-from gan_ray.ranges import Choice, LogUniform
+from gan_ray.ranges import Choice, LogUniform, When
 
 _WIDEST = 8
 """Channels of the smallest maps, in multiples of the width."""
@@ -52,13 +52,15 @@ class Weights:
 
     discrimination: float = 1.0
     """Critic: Wasserstein estimate."""
-    gradient_penalty: Annotated[float, LogUniform(1.0, 50.0)] = 10.0
+    gradient_penalty: Annotated[
+        float, LogUniform(1.0, 50.0), When(critic_regulariser="gradient_penalty")
+    ] = 10.0
     """Critic: lambda_gp of WGAN-GP."""
     adversarial: float = 1.0
     """Generator: judged real."""
     image: float = 1.0
     """Encoder (izi, izi_f): mean square between image and reconstruction."""
-    features: Annotated[float, LogUniform(1e-2, 1e2)] = 1.0
+    features: Annotated[float, LogUniform(1e-2, 1e2), When(mode="izi_f")] = 1.0
     """Encoder (izi_f): kappa, mean square between their critic features."""
     latent: float = 1.0
     """Encoder (ziz): mean square between a latent code and the code of its image."""

@@ -46,7 +46,7 @@ from gan_ray.losses.adversarial import critic_loss, generator_loss
 from gan_ray.losses.consistency import cutmix_mask, mixup_consistency, symmetric_beta
 from gan_ray.losses.penalties import points_between, slope_penalty
 from gan_ray.losses.reconstruction import squared
-from gan_ray.ranges import Choice, LogUniform
+from gan_ray.ranges import Choice, LogUniform, When
 
 
 @config
@@ -57,11 +57,11 @@ class Weights:
     """Critic: w_g, Wasserstein estimate."""
     discrimination_pixel: Annotated[float, LogUniform(0.1, 10.0)] = 1.0
     """Critic: w_p, Wasserstein estimate."""
-    gradient_penalty_global: Annotated[float, LogUniform(1.0, 50.0)] = 10.0
+    gradient_penalty_global: Annotated[float, LogUniform(1.0, 50.0), When(penalty="each")] = 10.0
     """Critic: lambda_gp of C_g (penalty each)."""
-    gradient_penalty_pixel: Annotated[float, LogUniform(1.0, 50.0)] = 10.0
+    gradient_penalty_pixel: Annotated[float, LogUniform(1.0, 50.0), When(penalty="each")] = 10.0
     """Critic: lambda_gp of C_p (penalty each)."""
-    gradient_penalty_sum: Annotated[float, LogUniform(1.0, 50.0)] = 10.0
+    gradient_penalty_sum: Annotated[float, LogUniform(1.0, 50.0), When(penalty="sum")] = 10.0
     """Critic: lambda_gp of C_g + C_p (penalty sum)."""
     consistency: Annotated[float, LogUniform(1e-2, 1e2)] = 1.0
     """Critic: lambda_mix, the map of a mixture is the mixture of the maps (all but mix none)."""
@@ -77,6 +77,9 @@ class Weights:
     """Encoder: kappa_p, mean square between their features behind C_p."""
 
 
+_GATED = When(attention="cbam", generator_attention=("last2", "all"))
+
+
 @config
 class FUNetGANConfig:
     """Settings of f-UNetGAN; the defaults are the corrected ones of docs/systems/f-unetgan.md."""
@@ -89,9 +92,9 @@ class FUNetGANConfig:
         Literal["none", "last2", "all"], Choice("none", "last2", "all")
     ] = "all"
     """Blocks of the generator that gates follow."""
-    attention_reduction: Annotated[int, Choice(4, 8, 16, 32)] = 16
+    attention_reduction: Annotated[int, Choice(4, 8, 16, 32), _GATED] = 16
     """Channels for each hidden number of a channel gate."""
-    attention_kernel: Annotated[Literal[3, 7], Choice(3, 7)] = 7
+    attention_kernel: Annotated[Literal[3, 7], Choice(3, 7), _GATED] = 7
     """Pixels; side of a spatial gate's kernel."""
     latent_size: Annotated[int, Choice(64, 100, 128, 256)] = 128
     """Dimensions d of the latent code."""
@@ -128,7 +131,9 @@ class FUNetGANConfig:
         Literal["mixup", "mixup_beta", "cutmix", "none"], Choice("mixup", "mixup_beta", "cutmix")
     ] = "mixup"
     """Mixtures of the consistency term: shares uniform or from Beta(a, a), boxes, or no term."""
-    mix_alpha: Annotated[float, Choice(0.2, 0.4, 1.0), pydantic.Field(gt=0)] = 0.4
+    mix_alpha: Annotated[
+        float, Choice(0.2, 0.4, 1.0), When(mix="mixup_beta"), pydantic.Field(gt=0)
+    ] = 0.4
     """The a of mixup_beta."""
     warmup: Share = 0.2
     """Share of the GAN stage over which the consistency term fades in, in [0, 1]."""

@@ -46,7 +46,7 @@ from gan_ray.config import Optimizer, config
 from gan_ray.detector import Batch, ImageSpec
 from gan_ray.errors import ConfigError
 from gan_ray.losses.reconstruction import absolute, squared
-from gan_ray.ranges import Choice, IntRange, LogUniform, Uniform
+from gan_ray.ranges import Choice, IntRange, LogUniform, Uniform, When
 
 
 @config
@@ -73,47 +73,60 @@ class SwinConfig:
     """Share of the residual branches that a training pass leaves out."""
 
 
+_ATTENDED = When(encoding=("rope", "alibi", "relative_bias"), attention=True)
+
+
 @config
 class SAGANConfig(TranslationConfig):
     """Settings of SAGAN."""
 
     backbone: Literal["spatial_attention", "swin"] = "spatial_attention"
     """The generator: that of SAGAN, or a Swin transformer, which has its own encoding."""
-    swin: SwinConfig = SwinConfig()
+    swin: Annotated[SwinConfig, When(backbone="swin")] = SwinConfig()
     """Shape of the Swin generator, where it is the backbone."""
-    residual_blocks: Annotated[int, IntRange(2, 9)] = 6
+    residual_blocks: Annotated[int, IntRange(2, 9), When(backbone="spatial_attention")] = 6
     """Residual blocks of the generator."""
     residual_link: Annotated[ResidualLink, Choice("tanh_sum", "logit_sum")] = "tanh_sum"
     """tanh_sum, as published, or logit_sum, which leaves the image alone where the map is 0."""
-    patch_grid: Annotated[int, Choice(1, 2)] = 2
+    patch_grid: Annotated[int, Choice(1, 2), When(backbone="spatial_attention")] = 2
     """Patches along each side that the generator sees apart from each other; 1 is no cut."""
     encoding: Annotated[
-        str, Choice("none", "binary", "sinusoidal", "learned", "rope", "alibi", "relative_bias")
+        str,
+        Choice("none", "binary", "sinusoidal", "learned", "rope", "alibi", "relative_bias"),
+        When(backbone="spatial_attention"),
     ] = "binary"
     """Positional encoding, or several joined by +: none, binary (SAGAN), sinusoidal, learned; by
     self-attention: rope, alibi, relative_bias."""
-    code_grid: Annotated[int, Choice(2, 4, 8, 16)] = 2
+    code_grid: Annotated[int, Choice(2, 4, 8, 16), When(encoding=("binary", "learned"))] = 2
     """Cells along each side of binary and learned codes."""
-    encoding_channels: Annotated[int, Choice(4, 8, 16, 32, 64)] = 16
+    encoding_channels: Annotated[
+        int, Choice(4, 8, 16, 32, 64), When(encoding=("sinusoidal", "learned"))
+    ] = 16
     """Planes E of sinusoidal and learned codes."""
-    temperature: Annotated[float, LogUniform(10.0, 10_000.0)] = 100.0
+    temperature: Annotated[
+        float, LogUniform(10.0, 10_000.0), When(encoding=("sinusoidal", "rope"))
+    ] = 100.0
     """Base of the frequencies of sinusoidal and rope."""
-    condition_norm: Annotated[ConditionNorm, Choice("none", "instance")] = "none"
+    condition_norm: Annotated[
+        ConditionNorm, Choice("none", "instance"), When(backbone="spatial_attention")
+    ] = "none"
     """Norm behind the codes: none, or instance as published, which makes binary and learned codes
     without effect."""
-    critic_encoding: Annotated[bool, Choice(False, True)] = False
+    critic_encoding: Annotated[
+        bool, Choice(False, True), When(encoding=("binary", "sinusoidal", "learned"))
+    ] = False
     """The critic sees the planes of the encoding, where it has some."""
     attention: bool = False
     """Self-attention at the bottleneck even where the encoding does not need it (a control)."""
     attention_position: Annotated[
-        Literal["start", "middle", "end"], Choice("start", "middle", "end")
+        Literal["start", "middle", "end"], Choice("start", "middle", "end"), _ATTENDED
     ] = "middle"
     """Where among the residual blocks self-attention stands, where there is any."""
-    attention_dropout: Annotated[float, Uniform(0.0, 0.2)] = 0.0
+    attention_dropout: Annotated[float, Uniform(0.0, 0.2), _ATTENDED] = 0.0
     """Share of the attention's answers that a training pass leaves out."""
-    heads: Annotated[int, Choice(2, 4, 8, 16)] = 8
+    heads: Annotated[int, Choice(2, 4, 8, 16), _ATTENDED] = 8
     """Heads of self-attention; they divide 8 * width."""
-    gate_norm: Annotated[bool, Choice(True, False)] = True
+    gate_norm: Annotated[bool, Choice(True, False), When(backbone="spatial_attention")] = True
     """Instance norm of a gate's logits, as published: no gate is ever wholly open or closed."""
     output_dropout: Annotated[float, Uniform(0.0, 0.1)] = 0.0
     """Share of the pixels of G(x) that a training pass replaces by x; published 0.05."""

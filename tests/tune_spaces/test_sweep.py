@@ -46,15 +46,33 @@ def test_two_systems_are_searched_and_a_failing_trial_stops_nothing(tmp_path) ->
     assert rows[2]["value"] == json.loads((run / "selection.json").read_text())["value"]
 
 
+def test_one_study_of_two_systems_trains_each_with_its_own_settings(tmp_path) -> None:
+    content = sweep([tiny("ganomaly"), tiny("f-anogan")], study="architecture", samples=3,
+                    method="random", out=str(tmp_path), concurrent=2)  # fmt: skip
+    rows = content["trials"]
+    assert [row["architecture"] for row in rows[:2]] == ["ganomaly", "f-anogan"]
+    assert {row["state"] for row in rows} <= {"complete", "pruned"}
+    assert list(content["searches"]) == ["architecture"]
+    for row in rows:
+        run = Path(row["run"].removeprefix("file://"))
+        trained = json.loads((run / "experiment.json").read_text())
+        assert trained["architecture"] == row["architecture"]
+        weights = {f"model.weights.{k}": v for k, v in trained["model"]["weights"].items()}
+        assert row["params"].items() <= weights.items()
+    assert rows[1]["params"] == {
+        "model.weights.gradient_penalty": 10.0, "model.weights.features": 1.0}  # fmt: skip
+
+
 @pytest.mark.slow
-def test_a_sweep_goes_on_after_kill_9(tmp_path) -> None:
+@pytest.mark.parametrize("study", ["weights", "architecture"])
+def test_a_sweep_goes_on_after_kill_9(study: str, tmp_path) -> None:
     script = """
 import sys
 from tests.tune_spaces.test_sweep import killed
-killed(sys.argv[1])
+killed(*sys.argv[1:])
 """
     driver = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", script, study, str(tmp_path)], stdout=subprocess.PIPE, text=True,
         cwd=Path(__file__).resolve().parents[2], start_new_session=True,
     )  # fmt: skip
     assert driver.stdout is not None
@@ -73,7 +91,7 @@ killed(sys.argv[1])
         return path.read_text().splitlines() if path.exists() else []
 
     known = {row["number"]: lines(row) for row in before}
-    content = sweep([tiny("ganomaly", 4000)], samples=4, out=str(tmp_path), concurrent=2)
+    content = go_on(study, str(tmp_path))
     assert [row["number"] for row in content["trials"]] == [0, 1, 2, 3]
     assert {row["state"] for row in content["trials"]} <= {"complete", "pruned"}
     for row in before:
@@ -82,11 +100,20 @@ killed(sys.argv[1])
         assert lines(now)[: len(known[row["number"]])] == known[row["number"]]
         if row["number"] in ended:
             assert lines(now) == known[row["number"]]
-    repeated = sweep([tiny("ganomaly", 4000)], samples=4, out=str(tmp_path))
+    repeated = go_on(study, str(tmp_path))
     assert repeated["trials"] == content["trials"]
+    if study == "architecture":  # each system's own settings come first
+        firsts = [row["architecture"] for row in content["trials"][:2]]
+        assert firsts == ["ganomaly", "f-anogan"]
 
 
-def killed(out: str) -> None:
+def go_on(study: str, out: str, **how: Any) -> dict[str, Any]:
+    """Begin or go on with a sweep of four trials, in one study."""
+    names = ["ganomaly", "f-anogan"] if study == "architecture" else ["ganomaly"]
+    systems = [tiny(name, 4000) for name in names]
+    return sweep(systems, study=study, samples=4, out=out, concurrent=2, **how)
+
+
+def killed(study: str, out: str) -> None:
     """The driver that gets killed: says so when a trial has ended."""
-    sweep([tiny("ganomaly", 4000)], samples=4, out=out, concurrent=2,
-          progress=lambda row: print("ended", flush=True))  # fmt: skip
+    go_on(study, out, progress=lambda row: print("ended", flush=True))
