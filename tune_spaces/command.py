@@ -47,6 +47,7 @@ def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
         fixes=dict(_fix(text) for text in options.fix),
         ranges=dict(_range(text) for text in options.range),
         method=options.search,
+        warm_start=options.warm_start,
         seed=base[0].seed,
         concurrent=options.concurrent,
         objective=options.objective,
@@ -78,6 +79,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--range", action="append", default=[], metavar="KEY=LOW:HIGH",
                         help="narrow a range, such as model.weights.identity=0.5:20, or list points"
                         " of it: model.encoding=binary,rope; repeatable")  # fmt: skip
+    parser.add_argument("--warm-start", action="append", default=[], metavar="SWEEP_DIR",
+                        help="learn from an earlier sweep's trials; repeatable")  # fmt: skip
     parser.add_argument("--concurrent", type=_count, default=None,
                         help="trials at a time; default: as many as find room")  # fmt: skip
     parser.add_argument("--objective", default="val/aucp", help="or val/image_auroc; maximised")

@@ -56,6 +56,10 @@ class Plan:
         """The points that are tried before any is drawn."""
         return [self.first]
 
+    def point(self, name: str, settings: Mapping[str, Value]) -> Point | None:
+        """Give the point of the system so called with these settings; None if it is another."""
+        return dict(settings) if name == self.name else None
+
     def read(self, point: Mapping[str, Value]) -> tuple[Plan, Point]:
         """Give the system that a point stands for, and its settings."""
         return self, dict(point)
@@ -95,10 +99,13 @@ class Joint:
     @property
     def firsts(self) -> list[Point]:
         """The points that are tried before any is drawn: each system's own settings."""
-        return [self._point(plan, plan.first) for plan in self.plans]
+        return [point for plan in self.plans if (point := self.point(plan.name, plan.first))]
 
-    def _point(self, plan: Plan, settings: Mapping[str, Value]) -> Point:
-        return {ARCHITECTURE: plan.name} | {f"{plan.name}:{k}": v for k, v in settings.items()}
+    def point(self, name: str, settings: Mapping[str, Value]) -> Point | None:
+        """Give the point of the system so called with these settings; None if there is none."""
+        if name not in (plan.name for plan in self.plans):
+            return None
+        return {ARCHITECTURE: name} | {f"{name}:{key}": v for key, v in settings.items()}
 
     def read(self, point: Mapping[str, Value]) -> tuple[Plan, Point]:
         """Give the system that a point stands for, and its settings."""

@@ -20,6 +20,7 @@ from gan_ray.errors import ConfigError, DataError
 from gan_ray.storage.store import Store, open_store
 from gan_ray.storage.uris import parse as parse_uri
 from tune_spaces.plan import Search, settings_of
+from tune_spaces.warm_start import earlier_row, is_earlier
 
 SWEEP = "sweep.json"
 JOURNAL = "studies.journal"
@@ -112,6 +113,7 @@ class Record:
             "trials": rows,
             "best": None if winner is None else winner["number"],
             "selection": self.selection,
+            "warm_start": [earlier_row(trial) for trial in trials if is_earlier(trial)],
         }
 
     def write(self) -> dict[str, Any]:

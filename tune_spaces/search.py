@@ -23,6 +23,7 @@ from tune_spaces.plan import Search
 from tune_spaces.record import Record
 from tune_spaces.samplers import make_sampler
 from tune_spaces.space import Point
+from tune_spaces.warm_start import add_earlier, is_earlier
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]
@@ -38,10 +39,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         ended: Callable[[int], None],
         method: Method = "tpe",
         points: Sequence[Point] | None = None,
+        earlier: Sequence[FrozenTrial] = (),
     ) -> None:
         """Open or continue the study called as the plan.
 
-        Its first trials are at `points`, by default at those that the plan begins with.
+        Its first trials are at `points`, by default at those that the plan begins with; the sampler
+        knows the `earlier` trials, too, which count as none of its own.
         """
         self._plan, self._record = plan, record
         self._objective, self._base_seed, self._ended = objective, seed, ended
@@ -53,6 +56,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             study_name=plan.name,
             storage=record.storage,
         )
+        add_earlier(self._ot_study, earlier)
         known = self._own()
         self.finished = [trial for trial in known if trial.state.is_finished()]
         self._unfinished = [trial for trial in known if trial.state == TrialState.RUNNING]
@@ -93,8 +97,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def _own(self) -> list[FrozenTrial]:
         """Give the trials of this sweep that have begun."""
         begun = (state for state in TrialState if state != TrialState.WAITING)
-        trials: list[FrozenTrial] = self._ot_study.get_trials(True, tuple(begun))
-        return trials
+        return [t for t in self._ot_study.get_trials(True, tuple(begun)) if not is_earlier(t)]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Put a report on record by its images; reports without the objective are passed over."""

@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from optuna.trial import FrozenTrial
+
 from gan_ray import names
 from gan_ray.cluster import connect, patience, wait_for_room
 from gan_ray.config import Experiment, TrainConfig, to_dict
@@ -28,14 +30,16 @@ from gan_ray.errors import ClusterError, ConfigError
 from gan_ray.experiment import build_detector, with_absolute_paths
 from gan_ray.ranges import Value
 from gan_ray.storage.arrow import arrow_filesystem
+from gan_ray.storage.store import open_store
 from gan_ray.training.launch import needs_of_one
 from gan_ray.training.loop import budgets
 from gan_ray.training.validation import Validation
 from tune_spaces.derive import Method, Narrowing
 from tune_spaces.plan import Search, searches
-from tune_spaces.record import Record
+from tune_spaces.record import Record, read
 from tune_spaces.samplers import check_method, given_points
 from tune_spaces.studies import OBJECTIVES, check_objective, plans
+from tune_spaces.warm_start import check_earlier, fitting
 
 if TYPE_CHECKING:
     from tune_spaces.search import StudySearch
@@ -61,6 +65,7 @@ def sweep(
     fixes: Mapping[str, Value] | None = None,
     ranges: Mapping[str, Narrowing] | None = None,
     method: Method = "tpe",
+    warm_start: Sequence[str] = (),
     seed: int = 0,
     concurrent: int | None = None,
     objective: str = "val/aucp",
@@ -70,7 +75,8 @@ def sweep(
     """Run `samples` trials of each study, or all of a smaller grid; give what `sweep.json` holds.
 
     There is a study of each experiment's architecture, and a single one of all if it is called
-    `architecture`. Its first trials have the settings of the experiments.
+    `architecture`. Its first trials have the settings of the experiments; its sampler knows the
+    trials of the sweeps in `warm_start`, as far as they fit.
 
     Called again with the same `out`, a sweep goes on where it was, a trial from its newest
     checkpoint. `progress` sees the row of each trial that ends. `concurrent` trials run at a time
@@ -81,6 +87,7 @@ def sweep(
     Raises:
         ConfigError: the study, a key, a range, a grid or the objective cannot be; the data lack
             what the objective is made of; or `out` holds another sweep.
+        DataError: no sweep where one is to be started from.
         ClusterError: the cluster has no room for a single trial.
     """
     check_objective(objective)
@@ -92,6 +99,7 @@ def sweep(
     )
     searched = searches(wanted, study)
     points = {plan.name: given_points(method, plan, samples) for plan in searched}
+    earlier = _earlier(warm_start, open_store(out).uri, searched, objective)
     for data in {repr(plan.experiment.data): plan for plan in wanted}.values():
         Validation(data.experiment, load_training(data.experiment.data))
     counts = {name: len(grid) if method == "grid" else samples for name, grid in points.items()}
@@ -117,6 +125,7 @@ def sweep(
             ended=ended,
             method=method,
             points=points[plan.name],
+            earlier=earlier[plan.name],
         )
         if count := search.remaining(counts[plan.name]):
             _search(plan, search, record, objective, count, concurrent, say)
@@ -133,6 +142,24 @@ def _prepared(experiment: Experiment[Any], objective: str) -> Experiment[Any]:
     if train.select == "auto":
         train = dataclasses.replace(train, select=OBJECTIVES[objective])
     return with_absolute_paths(dataclasses.replace(experiment, train=train))
+
+
+def _earlier(
+    uris: Sequence[str], own: str, searched: Sequence[Search], objective: str
+) -> dict[str, list[FrozenTrial]]:
+    """Give the trials of earlier sweeps that fit, by the name of the search."""
+    found: dict[str, list[FrozenTrial]] = {plan.name: [] for plan in searched}
+    for uri in dict.fromkeys(open_store(uri).uri for uri in uris):
+        if uri == own:
+            raise ConfigError(
+                f"--warm-start {uri} is the sweep's own folder, whose trials it knows: name another"
+                " sweep's, or leave it out."
+            )
+        content = read(uri)
+        check_earlier(uri, content, objective)
+        for plan in searched:
+            found[plan.name] += fitting(plan, uri, content)
+    return found
 
 
 def _search(

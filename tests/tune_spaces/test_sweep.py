@@ -62,6 +62,13 @@ def test_one_study_of_two_systems_trains_each_with_its_own_settings(tmp_path) ->
     assert rows[1]["params"] == {
         "model.weights.gradient_penalty": 10.0, "model.weights.features": 1.0}  # fmt: skip
 
+    # Its trials are where another sweep may begin.
+    again = sweep([tiny("ganomaly")], samples=1, out=str(tmp_path / "again"),
+                  warm_start=[str(tmp_path)])  # fmt: skip
+    known = [row["number"] for row in rows if row["architecture"] == "ganomaly"]
+    assert [row["number"] for row in again["warm_start"]] == known
+    assert [row["number"] for row in again["trials"]] == [0]
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("study", ["weights", "architecture"])
