@@ -35,7 +35,7 @@ def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
 
     variant, preset = options.variant, options.preset
     base = [experiment_settings(name, variant, preset, rest, "sweep") for name in names]
-    if not options.out:
+    if not (options.out or options.dry_run):
         raise ConfigError("sweep needs a place for its trials: add --out DIR or --out s3://…")
     from tune_spaces.sweep import sweep as run
 
@@ -53,7 +53,10 @@ def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
         objective=options.objective,
         progress=_say,
         say=lambda text: print(text, file=sys.stderr, flush=True),
+        dry_run=options.dry_run,
     )
+    if options.dry_run:
+        return 0
     if options.json:
         print(json.dumps(content, indent=1))
     if content["best"] is None:
@@ -81,6 +84,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
                         " of it: model.encoding=binary,rope; repeatable")  # fmt: skip
     parser.add_argument("--warm-start", action="append", default=[], metavar="SWEEP_DIR",
                         help="learn from an earlier sweep's trials; repeatable")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true",
+                        help="print dimensions, trials and estimated cost, and end")  # fmt: skip
     parser.add_argument("--concurrent", type=_count, default=None,
                         help="trials at a time; default: as many as find room")  # fmt: skip
     parser.add_argument("--objective", default="val/aucp", help="or val/image_auroc; maximised")

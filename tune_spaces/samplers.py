@@ -57,6 +57,11 @@ def given_points(method: str, search: Search, samples: int) -> list[Point]:
     return list(islice(_grid(search), samples))
 
 
+def grid_size(search: Search, most: int) -> int:
+    """Count the points of the grid, up to `most`."""
+    return sum(1 for _ in islice(_grid(search), most))
+
+
 def _grid(search: Search) -> Iterator[Point]:
     space, firsts = search.space, search.firsts
     points = {key: _points(key, values) for key, values in space.items()}

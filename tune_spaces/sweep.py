@@ -35,7 +35,8 @@ from gan_ray.training.launch import needs_of_one
 from gan_ray.training.loop import budgets
 from gan_ray.training.validation import Validation
 from tune_spaces.derive import Method, Narrowing
-from tune_spaces.plan import Search, searches
+from tune_spaces.overview import overview
+from tune_spaces.plan import Plan, Search, searches
 from tune_spaces.record import Record, read
 from tune_spaces.samplers import check_method, given_points
 from tune_spaces.studies import OBJECTIVES, check_objective, plans
@@ -70,13 +71,16 @@ def sweep(
     concurrent: int | None = None,
     objective: str = "val/aucp",
     progress: Progress | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Run `samples` trials of each study, or all of a smaller grid; give what `sweep.json` holds.
 
     There is a study of each experiment's architecture, and a single one of all if it is called
     `architecture`. Its first trials have the settings of the experiments; its sampler knows the
-    trials of the sweeps in `warm_start`, as far as they fit.
+    trials of the sweeps in `warm_start`, as far as they fit. `say` is told all that before it
+    begins, which costs a few seconds of timing; `dry_run` ends there, needs no `out` and gives
+    nothing.
 
     Called again with the same `out`, a sweep goes on where it was, a trial from its newest
     checkpoint. `progress` sees the row of each trial that ends. `concurrent` trials run at a time
@@ -99,10 +103,23 @@ def sweep(
     )
     searched = searches(wanted, study)
     points = {plan.name: given_points(method, plan, samples) for plan in searched}
-    earlier = _earlier(warm_start, open_store(out).uri, searched, objective)
-    for data in {repr(plan.experiment.data): plan for plan in wanted}.values():
-        Validation(data.experiment, load_training(data.experiment.data))
+    earlier = _earlier(warm_start, open_store(out).uri if out else "", searched, objective)
+    looked = _looked_at(wanted)
     counts = {name: len(grid) if method == "grid" else samples for name, grid in points.items()}
+    if say is not None:
+        say(f"study {study}, maximising {objective}")
+        for plan in searched:
+            say(
+                overview(
+                    plan,
+                    method=method,
+                    samples=counts[plan.name],
+                    earlier=len(earlier[plan.name]),
+                    looked=looked,
+                )
+            )
+    if dry_run:
+        return {}
     record = Record(out)
     record.claim(study, objective, seed, samples, searched, method=method)
     record.write()
@@ -128,7 +145,7 @@ def sweep(
             earlier=earlier[plan.name],
         )
         if count := search.remaining(counts[plan.name]):
-            _search(plan, search, record, objective, count, concurrent, say)
+            _search(plan, search, record, objective, count, concurrent, say or (lambda text: None))
     from tune_spaces.select import select
 
     if record.content()["best"] is not None:
@@ -142,6 +159,21 @@ def _prepared(experiment: Experiment[Any], objective: str) -> Experiment[Any]:
     if train.select == "auto":
         train = dataclasses.replace(train, select=OBJECTIVES[objective])
     return with_absolute_paths(dataclasses.replace(experiment, train=train))
+
+
+def _looked_at(wanted: Sequence[Plan]) -> dict[str, int]:
+    """Give the images of a look, by system; reads each set of data once.
+
+    Raises:
+        ConfigError: the data lack what the objective is made of.
+        DataError: the data cannot be used.
+    """
+    images: dict[str, int] = {}
+    for plan in wanted:
+        data = plan.experiment.data
+        if repr(data) not in images:
+            images[repr(data)] = Validation(plan.experiment, load_training(data)).images
+    return {plan.name: images[repr(plan.experiment.data)] for plan in wanted}
 
 
 def _earlier(

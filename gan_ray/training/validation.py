@@ -132,6 +132,13 @@ class Validation:
         )
         self._of_normals: np.ndarray | None = None
 
+    @property
+    def images(self) -> int:
+        """Images of a look."""
+        data = self._data
+        labelled = data.labelled[0] if data.labelled else ()
+        return len(data.select) + len(data.unlabeled or ()) + len(labelled)
+
     def look(self, detector: Detector, device: torch.device) -> Look:
         """Score the held-out normals, the unlabeled mix and the labelled validation images."""
         experiment, data = self._experiment, self._data

@@ -9,7 +9,7 @@ from gan_ray.errors import ConfigError
 from gan_ray.experiment import make
 from gan_ray.ranges import Choice, IntRange, LogUniform, Uniform, When
 from tune_spaces.plan import Plan
-from tune_spaces.samplers import check_method, given_points, make_sampler
+from tune_spaces.samplers import check_method, given_points, grid_size, make_sampler
 from tune_spaces.space import Space
 from tune_spaces.studies import plans
 
@@ -68,11 +68,13 @@ def test_a_grid_has_each_combination_that_matters_once_and_begins_with_the_given
     assert [point["model.encoding"] for point in points].count("binary") == 4 * 2
     assert [point["model.encoding"] for point in points].count("rope") == 2 * 2
     assert len({tuple(sorted(point.items())) for point in points}) == len(points) == 13
+    assert grid_size(search, 100) == 13
 
 
 def test_a_grid_is_cut_to_the_samples_and_goes_on_from_there() -> None:
     search = encodings("none", "rope")
     assert given_points("grid", search, 3) == given_points("grid", search, 9)[:3]
+    assert grid_size(search, 2) == 2
 
 
 def test_a_grid_over_what_has_no_points_is_refused_with_three_ways_out() -> None:
