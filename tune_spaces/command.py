@@ -68,7 +68,7 @@ def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("architectures", metavar="ARCH[,ARCH…]", help="searched one after another")
+    parser.add_argument("architectures", metavar="ARCH[,ARCH…]", help="one or several systems")
     parser.add_argument("--variant", default="", help="member of the family")
     parser.add_argument("--preset", default="default", help="tiny, default or reference")
     parser.add_argument("--out", default="", help="directory or s3://bucket/prefix; resumes")

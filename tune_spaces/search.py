@@ -23,7 +23,7 @@ from tune_spaces.plan import Search
 from tune_spaces.record import Record
 from tune_spaces.samplers import make_sampler
 from tune_spaces.space import Point
-from tune_spaces.warm_start import add_earlier, is_earlier
+from tune_spaces.warm_start import add_earlier
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]
@@ -57,6 +57,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             storage=record.storage,
         )
         add_earlier(self._ot_study, earlier)
+        for trial in self._ot_study.get_trials(False, (TrialState.RUNNING,)):
+            if "number" not in trial.user_attrs:  # killed while it was drawn: it is drawn again
+                self._ot_study.tell(trial.number, state=TrialState.FAIL)
         known = self._own()
         self.finished = [trial for trial in known if trial.state.is_finished()]
         self._unfinished = [trial for trial in known if trial.state == TrialState.RUNNING]
@@ -75,7 +78,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         trial = self._ot_trials[trial_id]
         # A setting drawn before keeps its value.
         plan, settings = self._plan.read(super().suggest(trial_id))
-        if "number" not in trial.user_attrs:
+        if "number" not in trial.user_attrs:  # set last: a trial that has one has all
             number = self._record.next_number()
             trial.set_user_attr("architecture", plan.experiment.architecture)
             trial.set_user_attr("variant", plan.experiment.variant)
@@ -96,8 +99,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
     def _own(self) -> list[FrozenTrial]:
         """Give the trials of this sweep that have begun."""
-        begun = (state for state in TrialState if state != TrialState.WAITING)
-        return [t for t in self._ot_study.get_trials(True, tuple(begun)) if not is_earlier(t)]
+        return [trial for trial in self._ot_study.trials if "number" in trial.user_attrs]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Put a report on record by its images; reports without the objective are passed over."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from optuna.trial import TrialState
 
 from gan_ray.errors import ConfigError, DataError
 from gan_ray.experiment import make
@@ -69,6 +70,24 @@ def test_the_first_trial_has_the_defaults_and_the_seed_draws_the_others(tmp_path
     assert unbroken[0]["model.weights.contextual"] == 50.0
     assert len({row["model.weights.contextual"] for row in unbroken}) == 4
     assert drawn("broken", restart_after=2) == unbroken
+
+
+def test_a_trial_that_was_killed_while_it_was_drawn_is_drawn_again(tmp_path) -> None:
+    def begun(name: str) -> StudySearch:
+        search = searching(claimed(str(tmp_path / name)))
+        search.suggest("a")
+        return search
+
+    unbroken = begun("unbroken").suggest("b")["settings"]
+    begun("broken")._ot_study.ask().suggest_float("model.weights.latent", 0.1, 50.0, log=True)
+    again = searching(claimed(str(tmp_path / "broken")))
+    assert again.suggest("c")["run"].endswith("0000-ganomaly")
+    assert again.suggest("d")["settings"] == unbroken
+    assert [row["number"] for row in claimed(str(tmp_path / "broken")).content()["trials"]] == [
+        0,
+        1,
+    ]
+    assert len(again._ot_study.get_trials(False, (TrialState.RUNNING,))) == 2
 
 
 def test_a_torn_entry_of_the_journal_is_cut(tmp_path) -> None:
