@@ -23,6 +23,8 @@ from gan_ray.training.loop import PRECISIONS, budgets, fit
 
 ROWS = 8
 """Images of a timed batch on a CPU, where time grows with them evenly; a GPU gets whole batches."""
+_LONG = 5.0
+"""Seconds beside which it does not matter what is loaded and compiled the first time."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def trial_cost(experiment: Experiment[Any], looked: int) -> TrialCost | str:
 def _timed(experiment: Experiment[Any]) -> Rate:
     """Time the shortest training in which each step of each stage takes its turn, and one look.
 
-    Both are done twice and timed the second time: the first pays for what is loaded and compiled.
+    The first of two times pays for what is loaded and compiled.
     """
     cuda = experiment.train.use_gpu
     device = torch.device("cuda" if cuda else "cpu")
@@ -110,15 +112,18 @@ def _timed(experiment: Experiment[Any]) -> Rate:
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """Time the second of two times."""
+    """Time the second of two times, or the first if it was long."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
-    started = 0.0
+    seconds = 0.0
     for _ in range(2):
         started = clock()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-    return clock() - started
+        seconds = clock() - started
+        if seconds > _LONG:
+            break
+    return seconds
 
 
 class _Noise:
