@@ -45,28 +45,33 @@ class TrialCost:
     looks: int
     looked: int
     """Held-out images of one look."""
-    rate: Rate
+    rate: Rate | str
+    """What an image costs, or why that is not known here."""
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> float | None:
         """Seconds of one processor or GPU, without start-up, reading and checkpoints."""
+        if isinstance(self.rate, str):
+            return None
         return self.images * self.rate.training + self.looks * self.looked * self.rate.look
 
 
-def trial_cost(experiment: Experiment[Any], looked: int) -> TrialCost | str:
-    """Estimate a trial that looks at `looked` held-out images in each report, or say why not.
+def trial_cost(experiment: Experiment[Any], looked: int) -> TrialCost:
+    """Estimate a trial that looks at `looked` held-out images in each report.
 
     A look of a stage that cannot score yet counts as well. Leaves torch's global state as it was.
     """
     train = experiment.train
-    if train.use_gpu and not torch.cuda.is_available():
-        return "this machine has no GPU to time it on"
-    try:
-        rate = _timed(experiment)
-    except GanRayError as error:
-        return f"timing it failed ({error})"
     images = sum(budgets(build_detector(experiment).stages(), train))
-    interval = train.report_every or math.ceil(images / 20)
+    interval = max(train.batch_size, train.report_every or math.ceil(images / 20))
+    rate: Rate | str
+    if train.use_gpu and not torch.cuda.is_available():
+        rate = "this machine has no GPU to time it on"
+    else:
+        try:
+            rate = _timed(experiment)
+        except GanRayError as error:
+            rate = f"timing it failed ({error})"
     return TrialCost(images, math.ceil(images / interval), looked, rate)
 
 

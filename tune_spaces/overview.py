@@ -50,21 +50,25 @@ def _dimensions(space: Space) -> list[str]:
     ]
 
 
-def _said(cost: TrialCost | str) -> str:
-    if isinstance(cost, str):
-        return f"no estimate, {cost}; `seconds` of the first one in sweep.json will tell"
+def _said(cost: TrialCost) -> str:
+    looks = f"{cost.looks} looks at {cost.looked:,} held-out images"
+    if isinstance(cost.rate, str) or cost.seconds is None:
+        return (
+            f"{cost.images:,} images and {looks}; {cost.rate}, `seconds` of the first trial in "
+            "sweep.json will tell what they cost"
+        )
     return (
-        f"{duration(cost.seconds)} for {cost.images:,} images x {cost.rate.training * 1e3:.3g} ms "
-        f"and {cost.looks} looks at {cost.looked:,} images x {cost.rate.look * 1e3:.3g} ms"
+        f"{cost.images:,} images at {cost.rate.training * 1e3:.3g} ms and {looks} at "
+        f"{cost.rate.look * 1e3:.3g} ms: {duration(cost.seconds)}"
     )
 
 
-def _total(samples: int, costs: list[TrialCost | str]) -> list[str]:
-    seconds = [cost.seconds for cost in costs if isinstance(cost, TrialCost)]
-    if len(seconds) < len(costs):
+def _total(samples: int, costs: list[TrialCost]) -> list[str]:
+    known = [cost.seconds for cost in costs if cost.seconds is not None]
+    if len(known) < len(costs):
         return []
     return [
-        f"  all trials: {duration(samples * max(seconds))} of one processor or GPU at most, less "
+        f"  all trials: {duration(samples * max(known))} of one processor or GPU at most, less "
         "what is stopped early",
         f"  timed on this machine with noise (on a CPU {ROWS} images at a time) and the settings "
         "of the first trial, without start-up, reading and checkpoints",
