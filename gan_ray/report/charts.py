@@ -1,6 +1,6 @@
-"""The figures of the page, each one chart as inline SVG: what an evaluation, a run, a sweep says.
+"""The figures of the page, each one chart as inline SVG: what an evaluation or a run says.
 
-Models, baselines and trials are the plain dicts of evaluation.json and sweep.json. Every chart has
+Models and baselines are the plain dicts of evaluation.json; `trials` draws sweeps. Every chart has
 a single pair of axes, so that the page can set them side by side or, on a telephone, in one column.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -21,7 +20,6 @@ from gan_ray.report.style import (
     MARK,
     MUTED,
     NORMAL,
-    SERIES,
     drawing,
     figure,
     to_svg,
@@ -139,32 +137,6 @@ def calibration(model: Model) -> str | None:
         axes.set_xlabel("stated rate of false alarms")
         axes.set_ylabel("share of normal images flagged")
         return to_svg(drawn, description=f"Calibration of p-values, {model_name(model)}")
-
-
-def search_history(search: Mapping[str, Any]) -> str:
-    """Give every trial's objective in order of its number, with the best so far as a line."""
-    trials = sorted((t for t in search["trials"] if _finite(t.get("value"))),
-                    key=lambda trial: int(trial["number"]))  # fmt: skip
-    systems = sorted({trial["architecture"] for trial in trials})
-    with drawing(salt=f"search {search['study']}"):
-        drawn = figure(_WIDTH, 2.7)
-        axes = drawn.subplots()
-        numbers = [trial["number"] for trial in trials]
-        best = list(accumulate((trial["value"] for trial in trials), max))
-        handles = axes.plot(numbers, best, color=INK, drawstyle="steps-post", linewidth=1.2)
-        labels = ["best so far"]
-        for index, system in enumerate(systems):
-            mine = [trial for trial in trials if trial["architecture"] == system]
-            handles += axes.plot(
-                [t["number"] for t in mine], [t["value"] for t in mine], "os^Dv"[index % 5],
-                color=SERIES[index % len(SERIES)], markersize=4.5, alpha=0.85,
-            )  # fmt: skip
-            labels.append(shortened(system))
-        axes.set_xlabel("trial")
-        axes.set_ylabel(search["objective"])
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        drawn.legend(handles, labels, loc="outside upper left", ncol=3)
-        return to_svg(drawn, description=f"Search history of {search['study']}")
 
 
 def _scores(model: Model) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from gan_ray.config import flatten
-from gan_ray.report import charts, operating, page, pictures, summary, words
+from gan_ray.report import charts, operating, page, pictures, summary, trials, words
 from gan_ray.report.sources import Evaluation, Run, Search, Source, read
 
 
@@ -33,18 +33,23 @@ def write_page(
 ) -> Path:
     """Write the page about `sources`; gives its path. The same sources give the same bytes.
 
-    Evaluations come first, then trainings, then searches, each in the order given.
-
     Raises:
         StorageError: `out` cannot be written.
     """
+    return page.write(text(sources, title=title), out, what="report")
+
+
+def text(sources: Sequence[Source], *, title: str, again: bool = False) -> str:
+    """Give the page about `sources`; a browser is to load it `again` from time to time.
+
+    Evaluations come first, then trainings, then searches, each in the order given.
+    """
     evaluations = [_evaluation(source) for source in sources if isinstance(source, Evaluation)]
     shown = {key for each in evaluations for columns in each["tables"] for key in columns}
-    return page.write(
+    return page.fill(
         "page.html",
-        out,
-        what="report",
         title=title,
+        again=again,
         metrics=[meaning for key, meaning in words.METRICS.items() if key in shown],
         evaluations=evaluations,
         runs=[_run(source) for source in sources if isinstance(source, Run)],
@@ -181,8 +186,23 @@ def _search(source: Search) -> dict[str, Any]:
     ranked = [
         {**trial, "settings": list(flatten(trial["params"]).items())} for trial in told["ranked"]
     ]
-    history = Markup(charts.search_history(source.content)) if ranked else None
-    return {**told, "ranked": ranked, "history": history}
+    return {
+        **told,
+        "ranked": ranked,
+        "history": Markup(trials.history(source.content)) if ranked else None,
+        "coordinates": [
+            (name, Markup(chart)) for name, chart in trials.coordinates(source.content)
+        ],
+        "shares": [
+            (
+                name,
+                Markup(trials.importance(name, found["shares"])) if found["shares"] else None,
+                found,
+            )
+            for name, found in told["importance"].items()
+        ],
+        "front": Markup(trials.front(source.content)) if told["pareto"] else None,
+    }
 
 
 def _stem(stem: str) -> str:

@@ -9,14 +9,8 @@ from gan_ray.errors import StorageError
 from gan_ray.report import words
 
 
-def write(template: str, out: Path | str, *, what: str, **values: Any) -> Path:
-    """Fill a template of this package with `values` and write it; gives its path.
-
-    `what` names the page in an error. The same values give the same bytes.
-
-    Raises:
-        StorageError: `out` cannot be written.
-    """
+def fill(template: str, **values: Any) -> str:
+    """Fill a template of this package with `values`. The same values give the same text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     pages = Environment(
@@ -33,10 +27,20 @@ def write(template: str, out: Path | str, *, what: str, **values: Any) -> Path:
         model=words.model_name,
         breakable=words.breakable,
         heading=words.metric_heading,
+        duration=words.duration,
+        share=words.share,
         p_value=words.p_value,
         verdict=words.verdict,
     )
-    text = pages.get_template(template).render(**values)
+    return pages.get_template(template).render(**values)
+
+
+def write(text: str, out: Path | str, *, what: str) -> Path:
+    """Write a page; gives its path. `what` names the page in an error.
+
+    Raises:
+        StorageError: `out` cannot be written.
+    """
     out = Path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

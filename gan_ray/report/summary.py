@@ -63,18 +63,57 @@ def run(source: Run) -> dict[str, Any]:
 
 
 def search(source: Search) -> dict[str, Any]:
-    """Give what was chosen in a sweep, and its best trials, the best first."""
+    """Give what was chosen in a sweep, its best trials, and what it all took.
+
+    `ranked` has the best first; `stopped` early, `failed` and `removed` (whose checkpoints went to
+    save room) are in order of their numbers.
+    """
     content = source.content
-    scored = [trial for trial in content["trials"] if trial.get("value") is not None]
+    trials = content["trials"]
+    scored = [trial for trial in trials if trial.get("value") is not None]
     ranked = sorted(scored, key=lambda trial: (-trial["value"], trial["number"]))
     return {
         "name": source.name,
         "study": content["study"],
         "objective": content["objective"],
         "selection": content.get("selection"),
-        "trials": len(content["trials"]),
+        "trials": len(trials),
+        "queue": content.get("queue"),
         "best": content.get("best"),
         "ranked": ranked[:TRIALS],
+        "stopped": [_stopped(trial) for trial in trials if trial["state"] == "pruned"],
+        "failed": [_failed(trial) for trial in trials if trial["state"] == "failed"],
+        "removed": [trial["number"] for trial in trials if trial.get("removed")],
+        "budget": content.get("budget"),
+        "took": _took(trials),
+        "importance": content.get("importance") or {},
+        "pareto": content.get("pareto") or [],
+        "cost": content.get("cost"),
+    }
+
+
+def _stopped(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """Give at which rung a trial was stopped, with which value and below which threshold."""
+    why = trial.get("stopped") or {}
+    told = {key: why.get(key) for key in ("rung", "value", "threshold", "compared")}
+    return {key: trial[key] for key in ("number", "architecture", "seconds")} | told
+
+
+def _failed(trial: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: trial.get(key) for key in ("number", "architecture", "images", "reason")}
+
+
+def _took(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Give seconds and images of all trials, and which share of the seconds went where."""
+    seconds = {state: sum(trial["seconds"] for trial in trials if trial["state"] == state)
+               for state in ("complete", "pruned", "failed", "running")}  # fmt: skip
+    total = sum(seconds.values())
+    return {
+        "seconds": total,
+        "images": sum(trial["images"] for trial in trials),
+        "stopped_share": seconds["pruned"] / total if total else 0.0,
+        "failed_share": seconds["failed"] / total if total else 0.0,
+        "reused_seconds": sum(trial.get("reused_seconds") or 0.0 for trial in trials),
     }
 
 

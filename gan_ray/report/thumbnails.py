@@ -40,9 +40,8 @@ def write_thumbnails(data: DataConfig, out: Path | str, *, with_labels: bool = F
         }
         for name, items in _shelves(open_source(data), with_labels).items()
     ]
-    return page.write(
-        "thumbnails.html", out, what="page", shelves=shelves, with_labels=with_labels, most=SHOWN
-    )
+    text = page.fill("thumbnails.html", shelves=shelves, with_labels=with_labels, most=SHOWN)
+    return page.write(text, out, what="page")
 
 
 def _shelves(source: Source, with_labels: bool) -> Mapping[str, Sequence[Item]]:

@@ -114,6 +114,16 @@ def share(value: float) -> str:
     return f"{round(100 * value, 1 if value >= 0.01 else 3):g}\u00a0%"
 
 
+def duration(seconds: float) -> str:
+    """Give a time as a reader says it: `12.3 s`, `4 min 5 s`, `2 h 40 min`."""
+    if seconds < 60:
+        return f"{seconds:.3g}\u00a0s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}\u00a0min {rest}\u00a0s"
+    return f"{minutes // 60}\u00a0h {minutes % 60}\u00a0min"
+
+
 def fixed(value: float, *, sign: bool = False) -> str:
     """Give a metric with three decimals: 0.953, or with its `sign`: +0.021."""
     return f"{value:{'+' if sign else ''}.3f}".replace("-", "−")

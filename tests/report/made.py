@@ -232,10 +232,23 @@ def write_sweep(folder: Path, trials: int = 24) -> Path:
         record |= {"images": 4000, "seconds": 3.2 + number / 10}
         record |= {"params": {"model": {"latent_size": parts}, "train": {"noise": noise}}}
         records.append(record)
-    records[5] |= {"state": "failed", "value": None}
+    records[5] |= {"state": "failed", "value": None, "reason": "DivergedError: for the test"}
+    for number in (7, 11, 16):
+        stopped = {"rung": 1000, "value": 0.41, "threshold": 0.57, "compared": number}
+        records[number] |= {"state": "pruned", "images": 1000, "stopped": stopped}
+    records[11]["removed"] = True
     best = max((r for r in records if r["value"]), key=lambda r: r["value"])
     sweep = {"study": "digits", "objective": "val/aucp", "trials": records, "best": best["number"]}
     sweep["selection"] = {"winner": best["architecture"], "reason": "highest AUCp that is valid"}
+    sweep["queue"] = {"done": trials, "running": [], "waiting": {"f-anogan": 0, "ganomaly": 3}}
+    sweep["budget"] = {"bytes": 20 * 2**30, "held": 3 * 2**30, "removed": {"11": 2**20}}
+    space = {"model.latent_size": "IntRange(1, 30)", "train.noise": "Uniform(0.0, 2.0)"}
+    sweep["searches"] = {name: {"samples": 12, "space": space} for name in ("f-anogan", "ganomaly")}
+    shares = {"train.noise": 0.8, "model.latent_size": 0.2}
+    sweep["importance"] = {
+        "f-anogan": {"method": "fANOVA", "trials": 11, "fewest": 10, "shares": shares},
+        "ganomaly": {"method": "fANOVA", "trials": 9, "fewest": 10, "shares": {}},
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sweep.json").write_text(json.dumps(sweep))
     return folder

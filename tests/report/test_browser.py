@@ -68,7 +68,7 @@ def test_on_a_narrow_screen_everything_shows_and_nothing_is_fetched_or_cut_off(f
     found = probe(folder)
     assert found["images"] > 40
     assert found["broken"] == 0
-    assert found["figures"] == 16
+    assert found["figures"] == 19
     assert found["flat"] == 0
     assert found["wide"] == 400
     assert found["fetched"] == []

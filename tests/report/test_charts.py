@@ -147,14 +147,6 @@ def test_one_curve_for_each_term():
     assert "critic · gradient penalty" in words_of(svgs[3])
 
 
-def test_history_draws_trials_that_have_a_value(sweep):
-    search = json.loads((sweep / "sweep.json").read_text())
-    svg = charts.search_history(search)
-    assert "best so far" in words_of(svg)
-    markers = re.findall(r"<use ", svg)
-    assert len(markers) >= len(search["trials"]) - 1
-
-
 def curve(labels, scores, **settings):
     fpr, tpr, _ = roc_curve(labels, scores, **settings)
     return {"roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()}, "scores": {"labels": labels}}

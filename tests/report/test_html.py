@@ -76,8 +76,9 @@ def test_ids_are_unique_so_that_no_figure_borrows_from_another(page):
 def test_every_figure_is_there(page, evaluation, run):
     cases = json.loads((evaluation / "evaluation.json").read_text())["models"]
     pictured = sum(len(model["cases"]) for model in cases)
-    # Two curves and intervals; scores and calibration of two models; eight terms; one search.
-    assert page.count("svg") == 3 + 2 * 2 + 8 + 1
+    # Two curves and intervals; scores and calibration of two models; eight terms; of the search its
+    # history, the settings of two systems, the importance of one.
+    assert page.count("svg") == 3 + 2 * 2 + 8 + 4
     # Three pictures a case, two legends; restorations and drawings at two reports, the last walk.
     assert page.count("img") == 3 * pictured + 2 + 2 + 2 + 1
     assert pictured > 12
