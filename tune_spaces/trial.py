@@ -25,8 +25,10 @@ def run_trial(
     The system is that of `experiments` which `config["system"]` names.
 
     With one worker training runs in this process, with more on Ray Train. Reports carry `images`
-    and the objective once a stage can score. A fault of the training itself would come again: it is
-    reported as `failed`, with its reason, instead of raised; Tune retries what kills the process.
+    and the objective once a stage can score. What an earlier process reported is reported again:
+    the scheduler may be new, and the last word may not have reached it. A fault of the training
+    itself would come again: it is reported as `failed`, with its reason, instead of raised; Tune
+    retries what kills the process.
     """
     names.use(key)  # the `names.secret` of the driver
     run = RunFolder(config["run"])
@@ -38,6 +40,8 @@ def run_trial(
     try:
         settings = with_settings(parse(experiments[config["system"]]), config["settings"])
         if settings.train.workers > 1:
+            for row in run.metrics():
+                report(row)
             train(settings, run.uri, progress=report)
         else:
             run.claim(settings)
@@ -48,7 +52,7 @@ def run_trial(
                 figures.show(row, written, device)
                 report(row)
 
-            run_session(settings, run, device=device, on_report=on_report)
+            run_session(settings, run, device=device, on_report=on_report, on_resume=report)
     except GanRayError as error:
         tune.report({"failed": f"{type(error).__name__}: {error}"})
     except Exception as error:

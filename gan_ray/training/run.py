@@ -27,8 +27,11 @@ EXECUTION = ("workers", "min_workers", "placement", "use_gpu", "gpus_per_worker"
 
 _LEFT_BEHIND = ("checkpoints/", "samples/", "latent/", "scores/", "tb/", "profile/",
                 "experiment.json", "environment.json", "metrics.jsonl", "selection.json",
-                "threshold.json", "curves.png", "log.txt",
+                "threshold.json", "curves.png", "log.txt", "removed.json",
                 "checkpoint_manager_snapshot.json")  # fmt: skip
+
+REMOVED = "removed.json"
+"""Stands in a run folder whose checkpoints were removed to save room: the reason, and the bytes."""
 
 
 class RunFolder:
@@ -67,6 +70,7 @@ class RunFolder:
                     f"{self.uri} holds another experiment: {changes}. Choose another --out, or "
                     "start over in this one with --fresh."
                 )
+        self.store.delete(REMOVED)
         self.put_json("experiment.json", to_dict(experiment))
 
     def experiment(self) -> Experiment[Any]:
@@ -95,6 +99,18 @@ class RunFolder:
         if not self.store.exists("metrics.jsonl"):
             return []
         return [json.loads(line) for line in self.store.get("metrics.jsonl").splitlines()]
+
+    def reports(self, newest: Snapshot | None) -> list[dict[str, Any]]:
+        """Give the rows up to the checkpoint `newest`, the last of which it knows by itself.
+
+        A process that is killed between a checkpoint and its row leaves one without the other.
+        """
+        if newest is None:
+            return []
+        rows = [row for row in self.metrics() if row["images"] <= newest.images]
+        if not any(row["images"] == newest.images for row in rows):
+            rows.append({"stage": newest.stage, **newest.figures})
+        return rows
 
     def put_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Write `metrics.jsonl`; object stores cannot append, and the rows are few."""
@@ -152,16 +168,24 @@ class RunFolder:
         keys = [entry.key for entry in self.store.list("checkpoints/")]
         stays = [*_complete(keys)[-newest:], *([] if best is None else [best])]
         kept = {f"{images:012d}" for images in stays}
-        doomed = [key for key in keys if key.split("/")[1] not in kept]
-        # The digests go first: what is left of a folder is then torn, not wrong.
-        for key in sorted(doomed, key=lambda key: not key.endswith(DIGEST)):
-            self.store.delete(key)
+        self._delete([key for key in keys if key.split("/")[1] not in kept])
         if self.directory is not None:
             for folder in (self.directory / "checkpoints").iterdir():
                 if folder.name not in kept:
                     shutil.rmtree(folder, ignore_errors=True)
                 for partial in folder.glob(f"{PARTIAL}*"):
                     partial.unlink()
+
+    def remove_checkpoints(self, reason: str) -> None:
+        """Delete all checkpoints; whoever asks for one is told the `reason` from then on."""
+        entries = list(self.store.list("checkpoints/"))
+        self.put_json(REMOVED, {"reason": reason, "bytes": sum(entry.size for entry in entries)})
+        self._delete([entry.key for entry in entries])
+
+    def _delete(self, keys: Iterable[str]) -> None:
+        # The digests go first: what is left of a folder is then torn, not wrong.
+        for key in sorted(keys, key=lambda key: not key.endswith(DIGEST)):
+            self.store.delete(key)
 
     def best(self) -> int | None:
         """Give the images of the checkpoint that selection chose, None when it chose none."""
@@ -182,6 +206,11 @@ def load_detector(
     """
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
     experiment = folder.experiment()
+    if removed := folder.get_json(REMOVED):
+        raise ArtifactError(
+            f"{folder.uri} has no checkpoint any more: {removed['reason']}. Take another run, or "
+            "train its experiment.json again."
+        )
     best = folder.best() if checkpoint == "best" else None
     snapshot = folder.newest() if best is None else folder.snapshot(best)
     if snapshot is None:

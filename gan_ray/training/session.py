@@ -58,8 +58,11 @@ def run_session(
     *,
     device: torch.device | str = "cpu",
     on_report: OnReport = lambda row, written: None,
+    on_resume: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> None:
     """Train from the newest complete checkpoint of `run` to the end, reporting and writing.
+
+    `on_resume` sees the rows of an earlier process before anything is trained, on rank 0.
 
     Raises:
         DataError: the data cannot be used, or are not those that the run began with.
@@ -93,6 +96,9 @@ def run_session(
         resume=resume,
         watch=Profile(run, device) if watched else unwatched,
     )
+    if distributed.rank() == 0:
+        for known in writer.rows:
+            on_resume(known)
     figures: Mapping[str, float] | None = None
     while True:
         try:
@@ -160,15 +166,13 @@ class _Writer:
         self._experiment, self._run = experiment, run
         self._validation = Validation(experiment, data)
         self._images = resume.images if resume else 0
-        self._rows = [row for row in run.metrics() if row["images"] <= self._images]
-        if resume and not any(row["images"] == resume.images for row in self._rows):
-            # Killed between the checkpoint and its row: the checkpoint knows the figures.
-            self._rows.append({"stage": resume.stage, **resume.figures})
+        self.rows = run.reports(resume)
         self._lines = run.log()
         self._board: SummaryWriter | None = None
         if distributed.rank() == 0:
             self._same_data(data)
             if resume is not None:
+                self._put_rows()
                 self._lines.append(f"{_stamp()}{WENT_ON}{resume.images} images\n")
             if run.directory is not None:
                 self._board = SummaryWriter(str(run.directory / "tb"))
@@ -218,7 +222,7 @@ class _Writer:
         files = encode(report.state, numbers(row))
         key = self._run.put_checkpoint(report.images, files)
         taken = time.perf_counter() - began
-        self._rows.append(row)
+        self.rows.append(row)
         best = self._put_rows()
         keep = best.images if best is not None else None
         self._run.retain(self._experiment.train.keep_checkpoints, keep)
@@ -227,15 +231,15 @@ class _Writer:
 
     def finish(self) -> None:
         """Leave a training that is over complete, however it ended and whenever it was killed."""
-        if self._rows:
+        if self.rows:
             self._put_rows()
-            write_curves(self._run, self._rows)
+            write_curves(self._run, self.rows)
         if self._board is not None:
             self._board.close()  # a flush leaves behind what its thread has not taken up yet
 
     def _put_rows(self) -> Selection | None:
-        self._run.put_metrics(self._rows)
-        best = self._validation.best(self._rows)
+        self._run.put_metrics(self.rows)
+        best = self._validation.best(self.rows)
         if best is not None:
             self._run.put_json("selection.json", to_dict(best))
         return best
@@ -255,7 +259,7 @@ class _Writer:
 
     def _same_data(self, data: TrainingData) -> None:
         known = self._run.get_json("environment.json")
-        if known is not None and self._rows and known["data"] != data.fingerprint:
+        if known is not None and self.rows and known["data"] != data.fingerprint:
             raise ConfigError(
                 f"{self._run.uri} was trained on other data (fingerprint {known['data']}, now "
                 f"{data.fingerprint}). Point --data.root at the same images, choose another --out, "
