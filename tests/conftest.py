@@ -27,6 +27,7 @@ os.environ.update(
 import hypothesis
 import pytest
 
+from tests.postgres import postgres  # noqa: F401
 from tests.s3_server import s3, s3_server  # noqa: F401
 
 # Property tests share a busy machine: an example may take its time, and draws repeat.

@@ -37,6 +37,7 @@ def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     base = [experiment_settings(name, variant, preset, rest, "sweep") for name in names]
     if not (options.out or options.dry_run):
         raise ConfigError("sweep needs a place for its trials: add --out DIR or --out s3://…")
+    from tune_spaces.budget import parse_bytes
     from tune_spaces.sweep import sweep as run
 
     content = run(
@@ -51,6 +52,8 @@ def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
         seed=base[0].seed,
         concurrent=options.concurrent,
         objective=options.objective,
+        storage=options.storage,
+        keep_bytes=None if options.keep_bytes is None else parse_bytes(options.keep_bytes),
         progress=_say,
         say=lambda text: print(text, file=sys.stderr, flush=True),
         dry_run=options.dry_run,
@@ -89,6 +92,11 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--concurrent", type=_count, default=None,
                         help="trials at a time; default: as many as find room")  # fmt: skip
     parser.add_argument("--objective", default="val/aucp", help="or val/image_auroc; maximised")
+    parser.add_argument("--storage", default="", metavar="URL",
+                        help="database of the studies, such as postgresql+psycopg://user@host/name;"
+                        " default: a journal in --out")  # fmt: skip
+    parser.add_argument("--keep-bytes", default=None, metavar="SIZE",
+                        help="room for all checkpoints, such as 20GiB; the worst go")  # fmt: skip
     parser.epilog = "All settings of `gan-ray train`, such as --data.root and --train.images, too."
 
 

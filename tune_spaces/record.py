@@ -1,29 +1,28 @@
-"""What a sweep leaves behind: its studies in an Optuna journal, and `sweep.json` drawn from them.
+"""What a sweep leaves behind: its studies in Optuna's storage, and `sweep.json` drawn from them.
 
-The journal alone says which trials there are. It is a file of the sweep's folder, which
-`optuna-dashboard` opens; for a bucket it is kept beside the process and uploaded as it grows.
+The studies alone say which trials there are. They are a journal in the sweep's folder, which
+`optuna-dashboard` opens (for a bucket it is kept beside the process and uploaded as it grows), or
+in a database, which other sweeps may share.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from gan_ray.errors import ConfigError, DataError
-from gan_ray.storage.store import Store, open_store
-from gan_ray.storage.uris import parse as parse_uri
+from gan_ray.errors import ConfigError, DataError, StorageError
+from gan_ray.storage.store import open_store
 from tune_spaces.plan import Search, settings_of
+from tune_spaces.storage import answering, described, open_storage
 from tune_spaces.warm_start import earlier_row, is_earlier
 
 SWEEP = "sweep.json"
-JOURNAL = "studies.journal"
 
 _STATES = {
     TrialState.RUNNING: "running",
@@ -34,14 +33,20 @@ _STATES = {
 
 
 class Record:
-    """A sweep's folder: journal, `sweep.json`, and `trials/<key>/`, each a run folder."""
+    """A sweep's folder: studies, `sweep.json`, and `trials/<key>/`, each a run folder."""
 
-    def __init__(self, out: str) -> None:
-        """Open the folder, a directory or s3://bucket/prefix."""
+    def __init__(self, out: str, storage: str = "") -> None:
+        """Name the folder, a directory or s3://bucket/prefix, and the database of the studies."""
         self.store = open_store(out)
         self.uri = self.store.uri
+        self._address = storage
         self._about: dict[str, Any] = {}
         self.selection: dict[str, Any] | None = None
+        self.budget: dict[str, Any] | None = None
+        """What the checkpoints take and which were removed, where there is a limit."""
+        self.importance: dict[str, Any] = {}
+        self.failure: StorageError | None = None
+        """Why the studies could not be read or written, for those who hear of it through Tune."""
 
     def claim(
         self,
@@ -62,6 +67,7 @@ class Record:
         """
         known = json.loads(self.store.get(SWEEP)) if self.store.exists(SWEEP) else {}
         about = {"study": study, "search": method, "objective": objective, "seed": seed}
+        about["storage"] = described(self._address)
         searches = {
             plan.name: {
                 "samples": samples,
@@ -71,7 +77,11 @@ class Record:
             for plan in plans
         }
         old = known.get("searches", {})
-        changed = [k for k, v in about.items() if known.get(k, v) != v]
+        changed = [
+            f"{key} ({known[key]} -> {value})"
+            for key, value in about.items()
+            if known.get(key, value) != value
+        ]
         for name in searches.keys() & old.keys():
             for part in ("space", "experiment"):
                 before, now = old[name][part], json.loads(json.dumps(searches[name][part]))
@@ -85,9 +95,29 @@ class Record:
                 f"{self.uri} holds another sweep; what differs: {', '.join(changed)}. Choose "
                 "another --out, or repeat that sweep's command to go on with it."
             )
-        self.selection = known.get("selection")
+        self.selection, self.budget = known.get("selection"), known.get("budget")
+        self.importance = known.get("importance", {})
+        # Other sweeps may have studies in the same database.
+        self._prefix: str = known.get(
+            "study_prefix", f"{secrets.token_hex(4)}/" if self._address else ""
+        )
+        about["study_prefix"] = self._prefix
         self._about = {"schema": 1, **about, "searches": {**old, **searches}}
-        self.storage = _journal(self.store)
+        self.storage = open_storage(self._address, self.store)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Turn what the studies' database fails with into a StorageError, and remember it."""
+        try:
+            with answering(self._address):
+                yield
+        except StorageError as error:
+            self.failure = error
+            raise
+
+    def study_name(self, plan: str) -> str:
+        """Give the name of a plan's study in the storage."""
+        return self._prefix + plan
 
     def run_uri(self, number: int, name: str) -> str:
         """Where a trial's run folder is."""
@@ -95,8 +125,14 @@ class Record:
 
     def studies(self) -> list[tuple[str, list[FrozenTrial]]]:
         """Give the trials of each architecture's study."""
-        names = optuna.study.get_all_study_names(self.storage)
-        return [(n, optuna.load_study(study_name=n, storage=self.storage).trials) for n in names]
+        return [
+            (
+                name.removeprefix(self._prefix),
+                optuna.load_study(study_name=name, storage=self.storage).trials,
+            )
+            for name in optuna.study.get_all_study_names(self.storage)
+            if name.startswith(self._prefix)
+        ]
 
     def next_number(self) -> int:
         """Give the number of the next trial: over all architectures, in the order of starting."""
@@ -104,16 +140,26 @@ class Record:
 
     def content(self) -> dict[str, Any]:
         """Give what `sweep.json` holds."""
-        trials = [trial for _, trials in self.studies() for trial in trials]
-        rows = [self._row(trial) for trial in trials if "number" in trial.user_attrs]
-        rows.sort(key=lambda row: int(row["number"]))
+        studies = self.studies()
+        by_study = {
+            name: [self._row(trial) for trial in trials if "number" in trial.user_attrs]
+            for name, trials in studies
+        }
+        rows = sorted(
+            (row for each in by_study.values() for row in each), key=lambda row: int(row["number"])
+        )
         winner = best(rows)
         return {
             **self._about,
+            "queue": self._queue(by_study),
             "trials": rows,
             "best": None if winner is None else winner["number"],
             "selection": self.selection,
-            "warm_start": [earlier_row(trial) for trial in trials if is_earlier(trial)],
+            "warm_start": [
+                earlier_row(trial) for _, trials in studies for trial in trials if is_earlier(trial)
+            ],
+            "budget": self.budget,
+            "importance": self.importance,
         }
 
     def write(self) -> dict[str, Any]:
@@ -121,6 +167,16 @@ class Record:
         content = self.content()
         self.store.put(SWEEP, json.dumps(content, indent=1).encode())
         return content
+
+    def _queue(self, by_study: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+        """Give how many trials are over, which run and how many wait, in their order."""
+        rows = [row for each in by_study.values() for row in each]
+        running = sorted(row["number"] for row in rows if row["state"] == "running")
+        waiting = {
+            name: max(0, search["samples"] - len(by_study.get(name, ())))
+            for name, search in self._about["searches"].items()
+        }
+        return {"done": len(rows) - len(running), "running": running, "waiting": waiting}
 
     def _row(self, trial: FrozenTrial) -> dict[str, Any]:
         known = trial.user_attrs
@@ -135,6 +191,8 @@ class Record:
             "run": known["run"],
             "params": settings_of(trial.params),
             "reason": known.get("reason", ""),
+            "stopped": known.get("stopped"),
+            "removed": str(known["number"]) in (self.budget or {}).get("removed", {}),
         }
 
 
@@ -163,37 +221,3 @@ def read(uri: str) -> dict[str, Any]:
         )
     content: dict[str, Any] = json.loads(store.get(SWEEP))
     return content
-
-
-class _Mirrored(JournalFileBackend):  # type: ignore[misc]
-    """A journal file that is uploaded after each entry."""
-
-    def __init__(self, path: Path, store: Store) -> None:
-        super().__init__(str(path))
-        self._path, self._store = path, store
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        super().append_logs(logs)
-        self._store.upload(self._path, JOURNAL)
-
-
-def _journal(store: Store) -> JournalStorage:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    place = parse_uri(store.uri)
-    if place.scheme == "file":
-        path = Path(place.path) / JOURNAL
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_torn_entry(path)
-        return JournalStorage(JournalFileBackend(str(path)))
-    path = Path(tempfile.mkdtemp(prefix="gan-ray-sweep-")) / JOURNAL
-    if store.exists(JOURNAL):
-        store.download(JOURNAL, path)
-    return JournalStorage(_Mirrored(path, store))
-
-
-def _drop_torn_entry(path: Path) -> None:
-    """Cut what follows the last whole line: Optuna would append to it, and never read it again."""
-    if path.exists():
-        data = path.read_bytes()
-        if not data.endswith(b"\n"):
-            path.write_bytes(data[: data.rfind(b"\n") + 1])

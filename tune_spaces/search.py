@@ -8,10 +8,11 @@ so that a resumed search draws what an unbroken one would have drawn from the sa
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.search.optuna import OptunaSearch
@@ -19,11 +20,26 @@ from ray.tune.search.optuna import OptunaSearch
 from gan_ray.seeds import derive_seed
 from gan_ray.training.run import RunFolder
 from tune_spaces.derive import Method
+from tune_spaces.halving import why_stopped
 from tune_spaces.plan import Search
 from tune_spaces.record import Record
 from tune_spaces.samplers import make_sampler
 from tune_spaces.space import Point
 from tune_spaces.warm_start import add_earlier
+
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+def _answering(method: Call) -> Call:
+    """Let a method fail as the record's storage does."""
+
+    @functools.wraps(method)
+    def call(self: StudySearch, *args: Any, **kwargs: Any) -> Any:
+        with self._record.answering():
+            return method(self, *args, **kwargs)
+
+    return call  # type: ignore[return-value]
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]
@@ -40,20 +56,22 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         method: Method = "tpe",
         points: Sequence[Point] | None = None,
         earlier: Sequence[FrozenTrial] = (),
+        rungs: Sequence[int] = (),
     ) -> None:
         """Open or continue the study called as the plan.
 
         Its first trials are at `points`, by default at those that the plan begins with; the sampler
-        knows the `earlier` trials, too, which count as none of its own.
+        knows the `earlier` trials, too, which count as none of its own. At the `rungs` trials are
+        stopped.
         """
-        self._plan, self._record = plan, record
+        self._plan, self._record, self._rungs = plan, record, rungs
         self._objective, self._base_seed, self._ended = objective, seed, ended
         self._method, self._points = method, plan.firsts if points is None else points
         super().__init__(
             plan.space.suggest,
             metric=objective,
             mode="max",
-            study_name=plan.name,
+            study_name=record.study_name(plan.name),
             storage=record.storage,
         )
         add_earlier(self._ot_study, earlier)
@@ -68,6 +86,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Trials that still have to end, so that the study has `samples`."""
         return max(samples - len(self.finished), len(self._unfinished))
 
+    @_answering
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Give the next trial: an unfinished one, or one drawn anew."""
         study = self._ot_study
@@ -91,7 +110,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Begin a trial: at the next of the given points, or at one that is drawn."""
         study, index = self._ot_study, len(self._own())
         study.sampler = make_sampler(
-            self._method, derive_seed(self._base_seed, study.study_name, index)
+            self._method, derive_seed(self._base_seed, self._plan.name, index)
         )
         if index < len(self._points) and not study.get_trials(False, (TrialState.WAITING,)):
             study.enqueue_trial(self._points[index])
@@ -101,6 +120,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Give the trials of this sweep that have begun."""
         return [trial for trial in self._ot_study.trials if "number" in trial.user_attrs]
 
+    @_answering
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Put a report on record by its images; reports without the objective are passed over."""
         value = result.get(self._objective)
@@ -110,6 +130,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             warnings.simplefilter("ignore")  # a worker that was replaced repeats a report
             self._ot_trials[trial_id].report(value, result["images"])
 
+    @_answering
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
@@ -133,9 +154,14 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         elif result.get("finished"):
             self._ot_study.tell(trial, figures[0])
         else:
+            trial.set_user_attr("stopped", self._why_stopped(trial))
             self._ot_study.tell(trial, state=TrialState.PRUNED)
         self._completed_trials.add(trial_id)
         self._ended(trial.user_attrs["number"])
+
+    def _why_stopped(self, stopped: Trial) -> dict[str, Any] | None:
+        told = {trial.number: history(trial) for trial in self._own()}
+        return why_stopped(told.pop(stopped.number), told.values(), self._rungs)
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the journal has it all."""

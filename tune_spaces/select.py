@@ -62,6 +62,8 @@ def select(sweep_uri: str, *, by: str = "aucp", publish: str = "") -> dict[str, 
     }
     if not selection["valid"]:
         selection["reason"] += f" But {DISTRUST}."
+    if winner.get("removed"):
+        selection["reason"] += " But its checkpoints were removed (--keep-bytes)."
     if publish:
         selection["registry"] = publish
         selection["bundle"] = _published(str(winner["run"]), publish)

@@ -2,6 +2,7 @@
 
     OUT/sweep.json        the trials, updated as they start and end
     OUT/selection.json    the winner, chosen without a test label
+    OUT/sweep.html        the same as a page, with figures
     OUT/studies.journal   the Optuna studies (`optuna-dashboard` opens it)
     OUT/trials/<key>/     a run folder for each trial
     OUT/ray/              Tune's own notes; not read again
@@ -35,17 +36,17 @@ from gan_ray.training.launch import needs_of_one
 from gan_ray.training.loop import budgets
 from gan_ray.training.validation import Validation
 from tune_spaces.derive import Method, Narrowing
+from tune_spaces.halving import REDUCTION, milestones
 from tune_spaces.overview import overview
 from tune_spaces.plan import Plan, Search, searches
 from tune_spaces.record import Record, read
 from tune_spaces.samplers import check_method, given_points
 from tune_spaces.studies import OBJECTIVES, check_objective, plans
 from tune_spaces.warm_start import check_earlier, fitting
+from tune_spaces.watch import Progress, Watch
 
 if TYPE_CHECKING:
     from tune_spaces.search import StudySearch
-
-Progress = Callable[[dict[str, Any]], None]
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -53,8 +54,6 @@ _QUIET = {
     # Stages that cannot score yet, and the last word of a trial, have no objective.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
 }
-REDUCTION = 2
-"""At each rung the worse half is stopped; rungs lie at doubling numbers of images."""
 
 
 def sweep(
@@ -70,6 +69,8 @@ def sweep(
     seed: int = 0,
     concurrent: int | None = None,
     objective: str = "val/aucp",
+    storage: str = "",
+    keep_bytes: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     dry_run: bool = False,
@@ -88,11 +89,16 @@ def sweep(
     waited for, ten minutes at most, and `say` is told; one that was started by this process has
     what it has.
 
+    Studies are kept in the database at `storage`, an address of SQLAlchemy, or in a journal in
+    `out`. Checkpoints of finished trials that are not among the best go, the worst first, while all
+    take more than `keep_bytes`.
+
     Raises:
         ConfigError: the study, a key, a range, a grid or the objective cannot be; the data lack
             what the objective is made of; or `out` holds another sweep.
         DataError: no sweep where one is to be started from.
         ClusterError: the cluster has no room for a single trial.
+        StorageError: `out` or `storage` cannot be read or written; the same call goes on.
     """
     check_objective(objective)
     check_method(method)
@@ -120,37 +126,37 @@ def sweep(
             )
     if dry_run:
         return {}
-    record = Record(out)
+    record = Record(out, storage)
     record.claim(study, objective, seed, samples, searched, method=method)
-    record.write()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    connect()
     from tune_spaces.search import StudySearch
 
-    def ended(number: int) -> None:
-        rows = record.write()["trials"]
-        if progress is not None:
-            progress(next(row for row in rows if row["number"] == number))
+    say = say or (lambda text: None)
+    watch = Watch(record, keep_bytes=keep_bytes, progress=progress, say=say)
+    with record.answering():
+        record.write()
+        connect()
+        for plan in searched:
+            first, last = _first_and_last(plan)
+            search = StudySearch(
+                plan,
+                record,
+                objective=objective,
+                seed=seed,
+                ended=watch.ended,
+                method=method,
+                points=points[plan.name],
+                earlier=earlier[plan.name],
+                rungs=milestones(first, last),
+            )
+            if count := search.remaining(counts[plan.name]):
+                _search(plan, search, record, objective, count, concurrent, say)
+        from tune_spaces.select import select
 
-    for plan in searched:
-        search = StudySearch(
-            plan,
-            record,
-            objective=objective,
-            seed=seed,
-            ended=ended,
-            method=method,
-            points=points[plan.name],
-            earlier=earlier[plan.name],
-        )
-        if count := search.remaining(counts[plan.name]):
-            _search(plan, search, record, objective, count, concurrent, say or (lambda text: None))
-    from tune_spaces.select import select
-
-    if record.content()["best"] is not None:
-        record.selection = select(record.uri, by=OBJECTIVES[objective])
-    return record.write()
+        if record.content()["best"] is not None:
+            record.selection = select(record.uri, by=OBJECTIVES[objective])
+        return watch.finished()
 
 
 def _prepared(experiment: Experiment[Any], objective: str) -> Experiment[Any]:
@@ -210,9 +216,7 @@ def _search(
     from tune_spaces.trial import run_trial
 
     train = plan.plans[0].experiment.train
-    each = [rungs(build_detector(p.experiment).stages(), p.experiment.train) for p in plan.plans]
-    # Systems that are compared are first judged where all of them can be.
-    first, last = max(first for first, _ in each), min(last for _, last in each)
+    first, last = _first_and_last(plan)
     scheduler = ASHAScheduler(
         time_attr="images",
         metric=objective,
@@ -235,7 +239,7 @@ def _search(
         objective=objective,
         key=names.secret(),
     )
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(trainable, _actor(train)),
         tune_config=tune.TuneConfig(
             search_alg=search,
@@ -252,9 +256,21 @@ def _search(
             failure_config=tune.FailureConfig(max_failures=train.max_failures),
             verbose=0,
         ),
-    ).fit()
+    )
+    try:
+        tuner.fit()
+    except tune.TuneError:
+        if record.failure is not None:  # Tune makes one text of all that is raised below it
+            raise record.failure from None
+        raise
     if any(row["state"] == "running" for row in record.content()["trials"]):
         raise KeyboardInterrupt  # Tune ends quietly on Ctrl-C
+
+
+def _first_and_last(plan: Search) -> tuple[int, int]:
+    """Give the `rungs` of a search: of systems that are compared, where all of them can be judged."""
+    each = [rungs(build_detector(p.experiment).stages(), p.experiment.train) for p in plan.plans]
+    return max(first for first, _ in each), min(last for _, last in each)
 
 
 def rungs(stages: tuple[Stage, ...], train: TrainConfig) -> tuple[int, int]:

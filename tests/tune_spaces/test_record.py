@@ -1,29 +1,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 
 from gan_ray.errors import ConfigError, DataError
 from gan_ray.experiment import make
+from gan_ray.training.run import RunFolder
 from tests.s3_server import Bucket
-from tune_spaces.record import JOURNAL, Record, best, read
+from tune_spaces.record import Record, best, read
 from tune_spaces.search import StudySearch
+from tune_spaces.storage import JOURNAL
 from tune_spaces.studies import plans
 
 
-def claimed(out: str, *, samples: int = 3, fixes=None, root: str = "") -> Record:
+def claimed(out: str, *, samples: int = 3, fixes=None, root: str = "", storage: str = "") -> Record:
     experiment = make("ganomaly", preset="tiny", changes={"data": {"root": root}})
-    record = Record(out)
+    record = Record(out, storage)
     wanted = plans([experiment], "weights", fixes or {}, {})
     record.claim("weights", "val/aucp", 0, samples, wanted)
     return record
 
 
-def searching(record: Record) -> StudySearch:
+def searching(record: Record, *, ended: Callable[[int], None] = lambda number: None) -> StudySearch:
     plan = plans([make("ganomaly", preset="tiny")], "weights", {}, {})[0]
-    return StudySearch(plan, record, objective="val/aucp", seed=0, ended=lambda number: None)
+    return StudySearch(plan, record, objective="val/aucp", seed=0, ended=ended)
 
 
 @pytest.fixture(params=["directory", "bucket"])
@@ -88,6 +92,35 @@ def test_a_trial_that_was_killed_while_it_was_drawn_is_drawn_again(tmp_path) -> 
         1,
     ]
     assert len(again._ot_study.get_trials(False, (TrialState.RUNNING,))) == 2
+
+
+@pytest.mark.parametrize(("samples", "last"), [(3, 45), (12, 30)])
+def test_a_journal_that_ends_after_any_entry_goes_on_to_the_same_study(
+    samples, last, tmp_path
+) -> None:
+    """Three trials are drawn at random, the twelfth by TPE from those before."""
+
+    def finished(out: str) -> list[dict[str, Any]]:
+        search = searching(claimed(out))
+        for number in map(str, range(search.remaining(samples))):
+            given = search.suggest(number)
+            value = 1.0 / (1.0 + given["settings"]["model.weights.latent"])
+            run = RunFolder(given["run"])
+            run.put_metrics([{"images": 16, "seconds": 0.0, "val/aucp": value}])
+            run.put_json("selection.json", {"images": 16})
+            search.on_trial_result(number, {"images": 16, "val/aucp": value})
+            search.on_trial_complete(number, {"finished": True})
+        rows = claimed(out).content()["trials"]
+        return [{key: row[key] for key in ("number", "state", "value", "params")} for row in rows]
+
+    unbroken = finished(str(tmp_path / "unbroken"))
+    assert len(unbroken) == samples
+    entries = (tmp_path / "unbroken" / JOURNAL).read_bytes().splitlines(keepends=True)
+    for count in range(len(entries) - last, len(entries), 3):
+        folder = tmp_path / f"{count:04d}"
+        folder.mkdir()
+        (folder / JOURNAL).write_bytes(b"".join(entries[:count]))
+        assert finished(str(folder)) == unbroken, entries[count - 1]
 
 
 def test_a_torn_entry_of_the_journal_is_cut(tmp_path) -> None:

@@ -1,0 +1,103 @@
+"""The bytes that a sweep's checkpoints may take, and which go when there are more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gan_ray.errors import ConfigError
+from gan_ray.storage.store import Entry
+from gan_ray.training.run import REMOVED, RunFolder
+from tune_spaces.record import Record
+
+BEST = 5
+"""Trials whose checkpoints always stay, the best ones: they are what finalists are made of."""
+
+COUNTED = ("stages/",)
+"""Folders beside the trials that count, and from which nothing is removed here."""
+
+_UNITS = {"": 1, "B": 1} | {
+    f"{prefix}{binary}B": (1024 if binary else 1000) ** power
+    for power, prefix in enumerate("KMGT", 1)
+    for binary in ("i", "")
+}
+
+
+def parse_bytes(text: str) -> int:
+    """Read a number of bytes: `20GiB`, `500 MB`, `1.5TiB`, `4096`.
+
+    Raises:
+        ConfigError: it is none, or nothing.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    count = int(float(match[1]) * _UNITS[match[2]]) if match and match[2] in _UNITS else 0
+    if count < 1:
+        raise ConfigError(
+            f"'{text}' is no number of bytes: write a number above 0 and a unit of "
+            f"{', '.join(filter(None, _UNITS))}, such as 20GiB."
+        )
+    return count
+
+
+def trim(record: Record, limit: int) -> None:
+    """Remove checkpoints of finished trials, the worst first, until all fit into `limit` bytes.
+
+    Never those of a running trial, of the `BEST` best or of the selected one. What is left may be
+    more than the limit then. All is on record in `record.budget`.
+    """
+    rows = {_folder(row): row for row in record.content()["trials"]}
+    entries = (entry for folder in ("trials/", *COUNTED) for entry in record.store.list(folder))
+    sizes, gone = _sizes(entries, rows)
+    removed: dict[str, int] = dict((record.budget or {}).get("removed", {}))
+    for folder in gone:  # also by a process that was killed before it could say so
+        run = RunFolder(rows[folder]["run"])
+        removed.setdefault(str(rows[folder]["number"]), run.get_json(REMOVED)["bytes"])
+    chosen = (record.selection or {}).get("winner")
+    held = sum(sizes.values())
+    for row in doomed(list(rows.values()), keep=[] if chosen is None else [chosen]):
+        if held <= limit:
+            break
+        size = sizes.get(_folder(row), 0)
+        if size:
+            RunFolder(row["run"]).remove_checkpoints(
+                f"trial {row['number']} was not among the best of its sweep, whose checkpoints may "
+                f"take {limit:,} bytes (--keep-bytes)"
+            )
+            removed[str(row["number"])] = size
+            held -= size
+    record.budget = {"bytes": limit, "held": held, "removed": removed}
+
+
+def doomed(
+    rows: Sequence[Mapping[str, Any]], keep: Iterable[int] = (), best: int = BEST
+) -> list[Mapping[str, Any]]:
+    """Give the trials whose checkpoints may go, the worst first: those without a value, then by it.
+
+    Not the running ones, the `best` best, nor those numbered in `keep`.
+    """
+    over = [row for row in rows if row["state"] != "running"]
+    ranked = sorted(over, key=lambda row: (row["value"] is None, -(row["value"] or 0.0)))
+    stay = {*keep, *(row["number"] for row in ranked[:best] if row["value"] is not None)}
+    return [row for row in reversed(ranked) if row["number"] not in stay]
+
+
+def _folder(row: Mapping[str, Any]) -> str:
+    return str(row["run"]).rpartition("/")[2]
+
+
+def _sizes(
+    entries: Iterable[Entry], rows: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, int], set[str]]:
+    """Give the bytes of checkpoints by trial, of all else that counts, and what was removed."""
+    sizes: dict[str, int] = {}
+    gone: set[str] = set()
+    for entry in entries:
+        parts = entry.key.split("/")
+        if entry.key.startswith(COUNTED):
+            sizes[parts[0]] = sizes.get(parts[0], 0) + entry.size
+        elif parts[0] == "trials" and parts[2:3] == ["checkpoints"]:
+            sizes[parts[1]] = sizes.get(parts[1], 0) + entry.size
+        elif parts[0] == "trials" and parts[2:] == [REMOVED] and parts[1] in rows:
+            gone.add(parts[1])
+    return sizes, gone

@@ -1,0 +1,95 @@
+"""What can be watched of a sweep: `sweep.json`, `sweep.html`, TensorBoard, a line on the terminal.
+
+The page is drawn when a trial ends, but at most for a fiftieth of the time; then at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tensorboardX import SummaryWriter
+from tensorboardX.summary import hparams
+
+from gan_ray.report import html
+from gan_ray.report.sources import Search
+from gan_ray.training.run import RunFolder
+from tune_spaces.budget import trim
+from tune_spaces.importance import importance
+from tune_spaces.record import Record
+
+Progress = Callable[[dict[str, Any]], None]
+
+PAGE = "sweep.html"
+_SHARE, _PAUSE = 0.02, 10.0
+"""The share of the time that pages may take, and the seconds between two of them at least."""
+
+
+class Watch:
+    """Shows a sweep to whoever looks, and keeps its checkpoints within `keep_bytes`."""
+
+    def __init__(
+        self,
+        record: Record,
+        *,
+        keep_bytes: int | None,
+        progress: Progress | None,
+        say: Callable[[str], None],
+    ) -> None:
+        """Show nothing yet."""
+        self._record, self._keep_bytes = record, keep_bytes
+        self._progress, self._say = progress, say
+        self._due = 0.0
+
+    def ended(self, number: int) -> None:
+        """Show that a trial is over."""
+        content = self._shown(finished=False)
+        row = next(row for row in content["trials"] if row["number"] == number)
+        write_settings(row)
+        if self._progress is not None:
+            self._progress(row)
+        self._say(queue_line(content["queue"]))
+
+    def finished(self) -> dict[str, Any]:
+        """Show the sweep as it is left; give the content of `sweep.json`."""
+        return self._shown(finished=True)
+
+    def _shown(self, *, finished: bool) -> dict[str, Any]:
+        if self._keep_bytes is not None:
+            trim(self._record, self._keep_bytes)
+        began = time.monotonic()
+        drawn = finished or began >= self._due
+        if drawn:
+            self._record.importance = importance(self._record.studies())
+        content = self._record.write()
+        if drawn:
+            name = self._record.uri.rsplit("/", 1)[-1]
+            page = html.text([Search(name, content)], title=f"Sweep {name}", again=not finished)
+            self._record.store.put(PAGE, page.encode())
+            now = time.monotonic()
+            self._due = now + max(_PAUSE, (now - began) / _SHARE)
+        return content
+
+
+def write_settings(row: Mapping[str, Any]) -> None:
+    """Tell TensorBoard a trial's settings and what came of them; only in a directory.
+
+    `tensorboard --logdir OUT/trials` has them on its tab HPARAMS.
+    """
+    folder = RunFolder(row["run"]).directory
+    if folder is None or row["value"] is None:
+        return
+    figures = {f"trial/{name}": row[name] for name in ("value", "images", "seconds")}
+    with SummaryWriter(str(folder / "tb"), filename_suffix=".hparams") as board:
+        for summary in hparams(dict(row["params"]), figures):
+            board.file_writer.add_summary(summary)
+        for name, value in figures.items():
+            board.add_scalar(name, value, row["images"])
+
+
+def queue_line(queue: Mapping[str, Any]) -> str:
+    """Say what is over, what runs and what waits, in the order in which it will run."""
+    running = ", ".join(map(str, queue["running"])) or "none"
+    waiting = [f"{count} {name}" for name, count in queue["waiting"].items() if count]
+    return f"queue: {queue['done']} done; running: {running}; waiting: {', '.join(waiting) or '0'}"
