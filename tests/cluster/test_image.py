@@ -63,7 +63,8 @@ def test_pip_installs_what_the_makefile_installs_but_for_the_tools_of_developmen
     (ours,) = [words for words in pip_installs((ROOT / "Makefile").read_text()) if "-e" in words]
     *_, image = pip_installs("\n".join(rest for name, rest in STEPS if name == "RUN"))
     assert ours == ["-c", ".ci/constraints.txt", "-e", ".[dashboard,dev]"]
-    assert image == ["-c", ".ci/constraints.txt", "-c", "cluster/constraints.txt", ".[dashboard]"]
+    assert image == ["-c", ".ci/constraints.txt", "-c", "cluster/constraints.txt",
+                     ".[dashboard,postgresql]"]  # fmt: skip
 
 
 def test_what_is_copied_is_enough_to_build_the_whole_package(tmp_path):
@@ -127,7 +128,8 @@ def pins() -> dict[str, str]:
 
 def test_every_package_of_the_project_is_pinned_within_its_bounds():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = project["dependencies"] + project["optional-dependencies"]["dashboard"]
+    extras = project["optional-dependencies"]
+    asked = project["dependencies"] + extras["dashboard"] + extras["postgresql"]
     for requirement in map(Requirement, asked):
         assert pins()[requirement.name.lower()] in requirement.specifier, requirement
 
