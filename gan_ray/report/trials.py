@@ -145,14 +145,15 @@ def _coordinates(
         drawn = figure(_WIDTH, 0.2 + 0.52 * (len(keys) + 1))
         axes = drawn.subplots()
         placed = []
+        over = {"bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8}, "zorder": 3}
         for line, key in enumerate([*keys, objective]):
             values = [row[key] for row in rows if key in row]
             place, ends = _axis(values, logarithmic=space.get(key, "").startswith("LogUniform"))
             placed.append([place(row[key]) if key in row else math.nan for row in rows])
             axes.plot([0, 1], [line, line], color=RULE, linewidth=1.0, zorder=0)
-            axes.text(0, line - 0.1, _short(key), color=INK, fontsize=8)
+            axes.text(0, line - 0.1, _short(key), color=INK, fontsize=8, **over)
             for at, text in ends:
-                axes.text(at, line + 0.12, text, color=MUTED, fontsize=7, va="top",
+                axes.text(at, line + 0.14, text, color=MUTED, fontsize=7, va="top", **over,
                           ha="left" if at == 0 else "right" if at == 1 else "center")  # fmt: skip
         for index in range(len(rows)):
             best = index == len(rows) - 1

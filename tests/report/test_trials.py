@@ -100,9 +100,9 @@ def test_the_front_is_drawn_where_there_are_two_objectives(search, sweep, tmp_pa
 def test_the_page_says_what_was_stopped_and_why_what_failed_and_what_it_cost(sweep, tmp_path):
     text = Page(write_report([sweep], tmp_path / "r.html")).text
     for words in (
-        "3 trials were stopped early",
+        "Stopped early: 3",
         "7 ganomaly 1\u202f000 0.41 0.57 7",
-        "1 trials failed",
+        "Failed: 1",
         "DivergedError: for the test",
         "Removed to save room: those of trial 11",
         "Waiting: 3 ganomaly",
