@@ -42,10 +42,14 @@ def drive(out: str) -> None:
 
 @contextmanager
 def driver(out: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of its own that runs the sweep; killed at the end."""
+    """A process of its own that runs the sweep on the tests' cluster; killed at the end."""
+    import ray
+
     code = "import sys; from tests.tune_spaces.test_kills import drive; drive(sys.argv[1])"
     started = subprocess.Popen(
-        [sys.executable, "-c", code, str(out)], cwd=ROOT, start_new_session=True
+        [sys.executable, "-c", code, str(out)],
+        cwd=ROOT,
+        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address},
     )
     try:
         yield started
@@ -61,6 +65,7 @@ def reports(out: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_sweep_killed_at_five_random_moments_is_the_one_that_was_never_killed(tmp_path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     with driver(whole) as process:
