@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from tensorboardX import SummaryWriter
 from tensorboardX.summary import hparams
 
+from gan_ray import names
 from gan_ray.report import html
 from gan_ray.report.sources import Search
 from gan_ray.training.run import RunFolder
@@ -46,7 +48,7 @@ class Watch:
         """Show that a trial is over."""
         content = self._shown(finished=False)
         row = next(row for row in content["trials"] if row["number"] == number)
-        write_settings(row)
+        self._tried("TensorBoard", partial(write_settings, row))
         if self._progress is not None:
             self._progress(row)
         self._say(queue_line(content["queue"]))
@@ -61,15 +63,28 @@ class Watch:
         began = time.monotonic()
         drawn = finished or began >= self._due
         if drawn:
-            self._record.importance = importance(self._record.studies())
+            self._tried("importance", self._weigh)
         content = self._record.write()
         if drawn:
-            name = self._record.uri.rsplit("/", 1)[-1]
-            page = html.text([Search(name, content)], title=f"Sweep {name}", again=not finished)
-            self._record.store.put(PAGE, page.encode())
+            self._tried(PAGE, partial(self._draw, content, again=not finished))
             now = time.monotonic()
             self._due = now + max(_PAUSE, (now - began) / _SHARE)
         return content
+
+    def _weigh(self) -> None:
+        self._record.importance = importance(self._record.studies())
+
+    def _draw(self, content: Mapping[str, Any], *, again: bool) -> None:
+        name = self._record.uri.rsplit("/", 1)[-1]
+        text = html.text([Search(name, content)], title=f"Sweep {name}", again=again)
+        self._record.store.put(PAGE, text.encode())
+
+    def _tried(self, what: str, work: Callable[[], None]) -> None:
+        """Do what only shows the sweep: a fault of it must not end days of training."""
+        try:
+            work()
+        except Exception as error:
+            self._say(f"warning: {what} is left as it was: {names.why(error)}")
 
 
 def write_settings(row: Mapping[str, Any]) -> None:

@@ -71,6 +71,16 @@ def test_the_page_is_there_after_the_first_trial_and_whole_at_the_end(tmp_path) 
     assert source.content == content
 
 
+def test_a_page_that_cannot_be_drawn_ends_no_sweep(tmp_path) -> None:
+    record, search, watch, said = watched(str(tmp_path), samples=2)
+    (tmp_path / PAGE).mkdir()
+    end(search, 0, 0.5)
+    assert said[0].startswith(f"warning: {PAGE} is left as it was: ")
+    assert said[1].startswith("queue: 1 done")
+    assert watch.finished()["queue"]["done"] == 1
+    assert record.content()["trials"][0]["value"] == 0.5
+
+
 def test_importance_finds_the_setting_that_matters_and_waits_for_enough_trials() -> None:
     def trials(count: int) -> list[optuna.trial.FrozenTrial]:
         ranges = {name: FloatDistribution(0.0, 1.0) for name in ("matters", "idle")}
