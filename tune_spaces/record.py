@@ -53,7 +53,7 @@ class Record:
         study: str,
         objective: str,
         seed: int,
-        samples: int,
+        samples: int | Mapping[str, int],
         plans: Sequence[Search],
         *,
         method: str = "tpe",
@@ -70,7 +70,7 @@ class Record:
         about["storage"] = described(self._address)
         searches = {
             plan.name: {
-                "samples": samples,
+                "samples": samples if isinstance(samples, int) else samples[plan.name],
                 "space": plan.space.said(),
                 "experiment": plan.identity(),
             }

@@ -27,7 +27,6 @@ from tune_spaces.samplers import make_sampler
 from tune_spaces.space import Point
 from tune_spaces.warm_start import add_earlier
 
-
 Call = TypeVar("Call", bound=Callable[..., Any])
 
 

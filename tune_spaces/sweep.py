@@ -127,7 +127,7 @@ def sweep(
     if dry_run:
         return {}
     record = Record(out, storage)
-    record.claim(study, objective, seed, samples, searched, method=method)
+    record.claim(study, objective, seed, counts, searched, method=method)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     from tune_spaces.search import StudySearch
@@ -268,7 +268,7 @@ def _search(
 
 
 def _first_and_last(plan: Search) -> tuple[int, int]:
-    """Give the `rungs` of a search: of systems that are compared, where all of them can be judged."""
+    """Give the `rungs` of a search; of compared systems, those at which all can be judged."""
     each = [rungs(build_detector(p.experiment).stages(), p.experiment.train) for p in plan.plans]
     return max(first for first, _ in each), min(last for _, last in each)
 
