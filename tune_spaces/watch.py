@@ -1,6 +1,6 @@
 """What can be watched of a sweep: `sweep.json`, `sweep.html`, TensorBoard, a line on the terminal.
 
-The page is drawn when a trial ends, but at most for a fiftieth of the time; then at the end.
+The page is drawn when a trial ends, but not more often than every `PAUSE`, and at the end.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tune_spaces.record import Record
 Progress = Callable[[dict[str, Any]], None]
 
 PAGE = "sweep.html"
-_SHARE, _PAUSE = 0.02, 10.0
-"""The share of the time that pages may take, and the seconds between two of them at least."""
+PAUSE = 30.0
+"""Seconds between two pages at least: one takes about half a second."""
 
 
 class Watch:
@@ -60,15 +60,13 @@ class Watch:
     def _shown(self, *, finished: bool) -> dict[str, Any]:
         if self._keep_bytes is not None:
             trim(self._record, self._keep_bytes)
-        began = time.monotonic()
-        drawn = finished or began >= self._due
+        drawn = finished or time.monotonic() >= self._due
         if drawn:
             self._tried("importance", self._weigh)
         content = self._record.write()
         if drawn:
             self._tried(PAGE, partial(self._draw, content, again=not finished))
-            now = time.monotonic()
-            self._due = now + max(_PAUSE, (now - began) / _SHARE)
+            self._due = time.monotonic() + PAUSE
         return content
 
     def _weigh(self) -> None:

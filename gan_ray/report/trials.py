@@ -64,6 +64,7 @@ def history(sweep: Sweep) -> str:
             labels.append(shortened(system))
         axes.set_xlabel("trial (hollow: stopped early)")
         axes.set_ylabel(sweep["objective"])
+        axes.set_xlim(-0.5, max(numbers) + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True)
         drawn.legend(handles, labels, loc="outside upper left", ncol=3)
         return to_svg(drawn, description=f"Search history of {sweep['study']}")

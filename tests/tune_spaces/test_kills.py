@@ -23,7 +23,7 @@ from tune_spaces.record import read
 from tune_spaces.sweep import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLES, IMAGES = 20, 800
+SAMPLES, IMAGES = 20, 640
 KILLS, SEED = 5, 20261122
 
 pytestmark = pytest.mark.ray
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.ray
 
 def tiny(name: str, images: int = IMAGES, **changes: Any):
     digits = {"source": "digits", "normal_class": 0, "image_size": 16}
-    train = {"images": images, "report_every": images // 8, "samples": 0, **changes}
+    train = {"images": images, "report_every": images // 5, "samples": 0, **changes}
     return make(name, preset="tiny", changes={"data": digits, "train": train})
 
 

@@ -60,7 +60,7 @@ def test_the_page_is_there_after_the_first_trial_and_whole_at_the_end(tmp_path) 
     assert "Too few trials to say: 1 have a value" in running
     for number in range(1, FEWEST):
         end(search, number, 0.5 + number / 100)
-    assert (tmp_path / PAGE).read_text() == running, "drawn again within ten seconds"
+    assert (tmp_path / PAGE).read_text() == running, "drawn again at once"
     content = watch.finished()
     page = Page(tmp_path / PAGE)
     assert 'http-equiv="refresh"' not in (tmp_path / PAGE).read_text()
