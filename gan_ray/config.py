@@ -189,6 +189,9 @@ class TrainConfig:
     mix to held-out normals in them is reported; select=fid needs it."""
     samples: Count = 8
     """Images in the sample grids written at each report; 0 writes none."""
+    stages: str = ""
+    """Folder of stages that trainings share (docs/search.md): a GAN that another training of equal
+    settings has left there is taken over, not trained again."""
     profile: bool = False
     """Profile a few cycles of each stage into RUN/profile: a Chrome trace and the top operators."""
 

@@ -258,23 +258,27 @@ class Detector(nn.Module, ABC):
                 for f in dataclasses.fields(self.config.weights)}  # fmt: skip
 
 
-def stage_fingerprint(detector: Detector, name: str) -> str:
-    """Name the outcome of a stage by the settings it depends on, for reuse between trainings.
+def matters(path: str, stages: tuple[Stage, ...], later: tuple[Stage, ...]) -> bool:
+    """Tell whether the outcome of `stages` depends on a setting, given its dotted path.
 
-    A setting claimed by a later stage does not count; one that no stage claims counts always.
+    A setting claimed by a `later` stage alone does not count; one that no stage claims does.
     """
-    stages = detector.stages()
-    index = [stage.name for stage in stages].index(name)
 
-    def claimed(path: str, by: tuple[Stage, ...]) -> bool:
+    def claimed(by: tuple[Stage, ...]) -> bool:
         claims = (claim for stage in by for claim in stage.claims)
         return any(path == claim or path.startswith(claim + ".") for claim in claims)
 
-    def kept(path: str) -> bool:
-        return claimed(path, stages[: index + 1]) or not claimed(path, stages[index + 1 :])
+    return claimed(stages) or not claimed(later)
 
+
+def stage_fingerprint(detector: Detector, name: str) -> str:
+    """Name the outcome of a stage by the settings that matter to it: equal names, equal outcome."""
+    stages = detector.stages()
+    until = [stage.name for stage in stages].index(name) + 1
     settings = {
-        path: value for path, value in flatten(to_dict(detector.config)).items() if kept(path)
+        path: value
+        for path, value in flatten(to_dict(detector.config)).items()
+        if matters(path, stages[:until], stages[until:])
     }
     image = list(dataclasses.astuple(detector.image))
     return fingerprint({"architecture": detector.name, "stage": name, "image": image, **settings})

@@ -90,13 +90,17 @@ def parse(data: Mapping[str, Any]) -> Experiment[Any]:
 
 
 def with_absolute_paths(experiment: Experiment[Any]) -> Experiment[Any]:
-    """Name data and feature network by paths that hold in every directory; URIs stay."""
+    """Name data, feature network and stages by paths that hold in every directory; URIs stay."""
 
     def absolute(path: str) -> str:
         return path if not path or "://" in path else str(Path(path).resolve())
 
     data = dataclasses.replace(experiment.data, root=absolute(experiment.data.root))
-    train = dataclasses.replace(experiment.train, features=absolute(experiment.train.features))
+    train = dataclasses.replace(
+        experiment.train,
+        features=absolute(experiment.train.features),
+        stages=absolute(experiment.train.stages),
+    )
     return dataclasses.replace(experiment, data=data, train=train)
 
 

@@ -88,6 +88,15 @@ def average_buffers_(module: nn.Module) -> None:
     mean_(b for name, b in module.named_buffers() if name in kept and b.is_floating_point())
 
 
+def from_first_rank(value: T) -> T:
+    """Give the value (anything that pickles) of rank 0; all ranks call it."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
 def broadcast_(module: nn.Module) -> None:
     """Give every rank the parameters and buffers of rank 0."""
     if world_size() == 1:

@@ -22,7 +22,7 @@ from gan_ray.training.state import DIGEST, Snapshot, TrainState, decode
 Checkpoint = Literal["best", "last"]
 
 EXECUTION = ("workers", "min_workers", "placement", "use_gpu", "gpus_per_worker", "threads",
-             "max_failures", "keep_checkpoints", "samples", "profile")  # fmt: skip
+             "max_failures", "keep_checkpoints", "samples", "stages", "profile")  # fmt: skip
 """Fields of `train` that say how a training is carried out, not which one it is."""
 
 _LEFT_BEHIND = ("checkpoints/", "samples/", "latent/", "scores/", "tb/", "profile/",
@@ -100,14 +100,19 @@ class RunFolder:
             return []
         return [json.loads(line) for line in self.store.get("metrics.jsonl").splitlines()]
 
-    def reports(self, newest: Snapshot | None) -> list[dict[str, Any]]:
+    def reports(
+        self, newest: Snapshot | None, earlier: Sequence[dict[str, Any]] = ()
+    ) -> list[dict[str, Any]]:
         """Give the rows up to the checkpoint `newest`, the last of which it knows by itself.
 
         A process that is killed between a checkpoint and its row leaves one without the other.
+        `earlier` are the rows of stages that were taken over, where the run has none of its own.
         """
         if newest is None:
             return []
         rows = [row for row in self.metrics() if row["images"] <= newest.images]
+        own = {row["images"] for row in rows}
+        rows = [row for row in earlier if row["images"] not in own] + rows
         if not any(row["images"] == newest.images for row in rows):
             rows.append({"stage": newest.stage, **newest.figures})
         return rows

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from tensorboardX import SummaryWriter
 
 from gan_ray.config import Experiment, fingerprint, to_dict
@@ -30,6 +29,7 @@ from gan_ray.training.loop import PRECISIONS, Report, fit, unwatched
 from gan_ray.training.node_data import once_per_node
 from gan_ray.training.pictures import Picture, write_curves, write_latent, write_samples
 from gan_ray.training.profile import Profile
+from gan_ray.training.reuse import StageReuse, replay
 from gan_ray.training.run import RunFolder, identity
 from gan_ray.training.state import Snapshot, encode
 from gan_ray.training.validation import Validation
@@ -59,10 +59,14 @@ def run_session(
     device: torch.device | str = "cpu",
     on_report: OnReport = lambda row, written: None,
     on_resume: Callable[[dict[str, Any]], None] = lambda row: None,
+    trained: RunFolder | None = None,
 ) -> None:
     """Train from the newest complete checkpoint of `run` to the end, reporting and writing.
 
-    `on_resume` sees the rows of an earlier process before anything is trained, on rank 0.
+    `on_resume` sees the rows of an earlier process before anything is trained, on rank 0. Stages
+    that another training has left in `train.stages` are taken over; see `reuse`. From `trained`, a
+    finished run that differs in its score alone, everything is: the checkpoints that it has kept
+    are judged by the score of `experiment`, for one process.
 
     Raises:
         DataError: the data cannot be used, or are not those that the run began with.
@@ -84,40 +88,45 @@ def run_session(
         dtype=PRECISIONS[train.precision],
         flip=experiment.data.flip,
     )
-    resume = run.newest()
-    writer = _Writer(experiment, run, data, resume)
     watched = train.profile and distributed.rank() == 0
-    training = fit(
-        detector,
-        streams,
-        train,
-        seed=experiment.seed,
-        device=device,
-        resume=resume,
-        watch=Profile(run, device) if watched else unwatched,
-    )
-    if distributed.rank() == 0:
-        for known in writer.rows:
-            on_resume(known)
-    figures: Mapping[str, float] | None = None
-    while True:
-        try:
-            report = training.send(figures) if figures is not None else next(training)
-        except StopIteration:
-            break
-        distributed.assert_in_sync(report.state.detector)
-        row: dict[str, Any] = {}
-        written: Written | None = None
-        peak = distributed.maximum(memory.peak_bytes(device), device)
-        if distributed.rank() == 0:
-            row, written = memory.attempt(
-                partial(writer.write, report, device, peak), device, _look_does_not_fit
+    with StageReuse(experiment, run.uri, detector, data=data.fingerprint, device=device) as reuse:
+        resume = run.newest() if trained is not None else reuse.begin(run.newest())
+        writer = _Writer(experiment, run, data, resume, reuse)
+        training = (
+            replay(detector, trained, resume, device=device, dtype=PRECISIONS[train.precision])
+            if trained is not None
+            else fit(
+                detector,
+                streams,
+                train,
+                seed=experiment.seed,
+                device=device,
+                resume=resume,
+                watch=Profile(run, device) if watched else unwatched,
             )
-        row = _from_first_rank(row)
-        figures = numbers(row)
-        on_report(row, written)
-        memory.forget_peak(device)
-        writer.resume_clock()
+        )
+        if distributed.rank() == 0:
+            for known in writer.rows:
+                on_resume(known)
+        figures: Mapping[str, float] | None = None
+        while True:
+            try:
+                report = training.send(figures) if figures is not None else next(training)
+            except StopIteration:
+                break
+            distributed.assert_in_sync(report.state.detector)
+            row: dict[str, Any] = {}
+            written: Written | None = None
+            peak = distributed.maximum(memory.peak_bytes(device), device)
+            if distributed.rank() == 0:
+                row, written = memory.attempt(
+                    partial(writer.write, report, device, peak), device, _look_does_not_fit
+                )
+            row = distributed.from_first_rank(row)
+            figures = numbers(row)
+            on_report(row, written)
+            memory.forget_peak(device)
+            writer.resume_clock()
     if distributed.rank() == 0:
         writer.finish()
 
@@ -141,14 +150,6 @@ def numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return {key: value for key, value in row.items() if isinstance(value, (int, float))}
 
 
-def _from_first_rank(row: dict[str, Any]) -> dict[str, Any]:
-    if distributed.world_size() == 1:
-        return row
-    box = [row]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
-
-
 def _stamp() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S")
 
@@ -162,20 +163,26 @@ class _Writer:
         run: RunFolder,
         data: TrainingData,
         resume: Snapshot | None,
+        reuse: StageReuse,
     ) -> None:
-        self._experiment, self._run = experiment, run
+        self._experiment, self._run, self._reuse = experiment, run, reuse
         self._validation = Validation(experiment, data)
         self._images = resume.images if resume else 0
-        self.rows = run.reports(resume)
+        self.rows = run.reports(resume, earlier=reuse.rows)
+        own = {row["images"] for row in run.metrics()}
+        taken_over = [row for row in reuse.rows if row["images"] not in own]
         self._lines = run.log()
         self._board: SummaryWriter | None = None
         if distributed.rank() == 0:
             self._same_data(data)
             if resume is not None:
                 self._put_rows()
-                self._lines.append(f"{_stamp()}{WENT_ON}{resume.images} images\n")
+                did = " took over " if taken_over else WENT_ON
+                self._lines.append(f"{_stamp()}{did}{resume.images} images\n")
             if run.directory is not None:
                 self._board = SummaryWriter(str(run.directory / "tb"))
+            for row in taken_over:
+                self._log(row, {})
         self.resume_clock()
 
     def resume_clock(self) -> None:
@@ -223,6 +230,7 @@ class _Writer:
         key = self._run.put_checkpoint(report.images, files)
         taken = time.perf_counter() - began
         self.rows.append(row)
+        self._reuse.put(report, files, self.rows)
         best = self._put_rows()
         keep = best.images if best is not None else None
         self._run.retain(self._experiment.train.keep_checkpoints, keep)
