@@ -188,11 +188,15 @@ class Record:
             "value": known.get("value"),
             "images": known.get("images", 0),
             "seconds": known.get("seconds", 0.0),
+            "reused_images": known.get("reused_images", 0),
+            "reused_seconds": known.get("reused_seconds", 0.0),
             "run": known["run"],
             "params": settings_of(trial.params),
             "reason": known.get("reason", ""),
             "stopped": known.get("stopped"),
             "removed": str(known["number"]) in (self.budget or {}).get("removed", {}),
+            # Of the study `score`, whose trials are other scores of one run.
+            **{key: known[key] for key in ("head", "figures") if key in known},
         }
 
 

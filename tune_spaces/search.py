@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -21,9 +21,10 @@ from gan_ray.seeds import derive_seed
 from gan_ray.training.run import RunFolder
 from tune_spaces.derive import Method
 from tune_spaces.halving import why_stopped
-from tune_spaces.plan import Search
+from tune_spaces.plan import Plan, Search
 from tune_spaces.record import Record
 from tune_spaces.samplers import make_sampler
+from tune_spaces.sharing import Sharing
 from tune_spaces.space import Point
 from tune_spaces.warm_start import add_earlier
 
@@ -66,6 +67,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._plan, self._record, self._rungs = plan, record, rungs
         self._objective, self._base_seed, self._ended = objective, seed, ended
         self._method, self._points = method, plan.firsts if points is None else points
+        self._sharing = Sharing(plan)
         super().__init__(
             plan.space.suggest,
             metric=objective,
@@ -102,17 +104,44 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             trial.set_user_attr("variant", plan.experiment.variant)
             trial.set_user_attr("run", self._record.run_uri(number, plan.name))
             trial.set_user_attr("number", number)
+        given = {"run": trial.user_attrs["run"], "system": plan.name, "settings": settings}
+        equal = self._equal_training(plan, trial)
+        if equal is not None:
+            about = equal.user_attrs
+            given["trained"] = about["run"]
+            trial.set_user_attr("spared", about["seconds"] + about["reused_seconds"])
         self._record.write()
-        return {"run": trial.user_attrs["run"], "system": plan.name, "settings": settings}
+        return given
+
+    def _equal_training(self, plan: Plan, trial: Trial) -> FrozenTrial | None:
+        """Find the trial that was trained to its end with all settings of this one but its score's.
+
+        Ray Train's workers train such a trial again.
+        """
+        train = plan.experiment.train
+        if not train.stages or train.workers > 1:
+            return None
+        wanted = _of_training(trial.params)
+        for other in self._own():
+            ended = other.state == TrialState.COMPLETE
+            if ended and _of_training(other.params) == wanted:
+                return other
+        return None
 
     def _ask(self) -> Trial:
-        """Begin a trial: at the next of the given points, or at one that is drawn."""
+        """Begin a trial: at the next of the given points, or at one that is drawn.
+
+        What is drawn may keep the settings of stages that it then shares with another trial.
+        """
         study, index = self._ot_study, len(self._own())
         study.sampler = make_sampler(
             self._method, derive_seed(self._base_seed, self._plan.name, index)
         )
-        if index < len(self._points) and not study.get_trials(False, (TrialState.WAITING,)):
-            study.enqueue_trial(self._points[index])
+        if not study.get_trials(False, (TrialState.WAITING,)):
+            if index < len(self._points):
+                study.enqueue_trial(self._points[index])
+            elif self._method == "tpe" and (kept := self._sharing.kept(self._own())):
+                study.enqueue_trial(kept)
         return study.ask()
 
     def _own(self) -> list[FrozenTrial]:
@@ -147,6 +176,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         trial.set_user_attr("reason", reason)
         trial.set_user_attr("images", rows[-1]["images"] if rows else 0)
         trial.set_user_attr("seconds", round(sum(row["seconds"] for row in rows), 3))
+        reused = [row for row in rows if "reused_seconds" in row]
+        spared = sum(row["reused_seconds"] for row in reused)
+        if "spared" in trial.user_attrs:  # all of it was another's training
+            reused, spared = rows, trial.user_attrs["spared"]
+        trial.set_user_attr("reused_images", reused[-1]["images"] if reused else 0)
+        trial.set_user_attr("reused_seconds", round(spared, 3))
         trial.set_user_attr("value", figures[0] if figures else None)
         if reason:
             self._ot_study.tell(trial, state=TrialState.FAIL)
@@ -168,6 +203,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Give nothing for Tune's own snapshots, for the same reason."""
         return {}
+
+
+def _of_training(point: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a point without the settings of its score."""
+    return {k: v for k, v in point.items() if not k.rpartition(":")[2].startswith("score.")}
 
 
 def history(trial: FrozenTrial) -> list[tuple[int, float]]:

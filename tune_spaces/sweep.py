@@ -5,6 +5,7 @@
     OUT/sweep.html        the same as a page, with figures
     OUT/studies.journal   the Optuna studies (`optuna-dashboard` opens it)
     OUT/trials/<key>/     a run folder for each trial
+    OUT/stages/           stages that trials share (`gan_ray.training.reuse`)
     OUT/ray/              Tune's own notes; not read again
 
 Architectures are searched one after the other, each in a study of its own: in one that branches
@@ -71,6 +72,7 @@ def sweep(
     objective: str = "val/aucp",
     storage: str = "",
     keep_bytes: int | None = None,
+    reuse: bool = True,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     dry_run: bool = False,
@@ -87,7 +89,8 @@ def sweep(
     checkpoint. `progress` sees the row of each trial that ends. `concurrent` trials run at a time
     at most, by default as many as the cluster has room for. A cluster without room for one is
     waited for, ten minutes at most, and `say` is told; one that was started by this process has
-    what it has.
+    what it has. With `reuse`, stages that trials have in common are trained once, and TPE draws
+    trials that have some.
 
     Studies are kept in the database at `storage`, an address of SQLAlchemy, or in a journal in
     `out`. Checkpoints of finished trials that are not among the best go, the worst first, while all
@@ -104,9 +107,9 @@ def sweep(
     check_method(method)
     if samples < 1:
         raise ConfigError(f"a sweep needs 1 sample of each study or more, not {samples}.")
-    wanted = plans(
-        [_prepared(experiment, objective) for experiment in base], study, fixes or {}, ranges or {}
-    )
+    shared = f"{open_store(out).uri}/stages" if reuse and out else ""
+    prepared = [_prepared(experiment, objective, shared) for experiment in base]
+    wanted = plans(prepared, study, fixes or {}, ranges or {})
     searched = searches(wanted, study)
     points = {plan.name: given_points(method, plan, samples) for plan in searched}
     earlier = _earlier(warm_start, open_store(out).uri if out else "", searched, objective)
@@ -159,9 +162,10 @@ def sweep(
         return watch.finished()
 
 
-def _prepared(experiment: Experiment[Any], objective: str) -> Experiment[Any]:
-    """Choose checkpoints by the objective where the experiment leaves it open."""
+def _prepared(experiment: Experiment[Any], objective: str, shared: str) -> Experiment[Any]:
+    """Choose checkpoints by the objective and share stages in `shared` where this is left open."""
     train = experiment.train
+    train = dataclasses.replace(train, stages=train.stages or shared)
     if train.select == "auto":
         train = dataclasses.replace(train, select=OBJECTIVES[objective])
     return with_absolute_paths(dataclasses.replace(experiment, train=train))

@@ -24,6 +24,8 @@ def run_trial(
 
     The system is that of `experiments` which `config["system"]` names.
 
+    `config["trained"]` is a finished run that differs in its score alone, where there is one.
+
     With one worker training runs in this process, with more on Ray Train. Reports carry `images`
     and the objective once a stage can score. What an earlier process reported is reported again:
     the scheduler may be new, and the last word may not have reached it. A fault of the training
@@ -52,7 +54,15 @@ def run_trial(
                 figures.show(row, written, device)
                 report(row)
 
-            run_session(settings, run, device=device, on_report=on_report, on_resume=report)
+            trained = config.get("trained")
+            run_session(
+                settings,
+                run,
+                device=device,
+                on_report=on_report,
+                on_resume=report,
+                trained=RunFolder(trained) if trained else None,
+            )
     except GanRayError as error:
         tune.report({"failed": f"{type(error).__name__}: {error}"})
     except Exception as error:

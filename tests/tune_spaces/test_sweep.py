@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gan_ray.experiment import make
+from gan_ray.training.run import RunFolder
 from tune_spaces.sweep import sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -68,6 +70,22 @@ def test_one_study_of_two_systems_trains_each_with_its_own_settings(tmp_path) ->
     known = [row["number"] for row in rows if row["architecture"] == "ganomaly"]
     assert [row["number"] for row in again["warm_start"]] == known
     assert [row["number"] for row in again["trials"]] == [0]
+
+
+def test_trials_of_one_gan_train_it_once_and_end_as_if_each_had(tmp_path) -> None:
+    fixes = {"model.weights.gradient_penalty": 10.0}
+    shared, alone = (
+        sweep([tiny("f-anogan")], samples=3, out=str(tmp_path / str(reuse)), fixes=fixes,
+              concurrent=2, reuse=reuse)["trials"] for reuse in (True, False)
+    )  # fmt: skip
+    assert [row["reused_images"] for row in alone] == [0, 0, 0]
+    assert sorted(row["reused_images"] for row in shared) == [0, 40, 40]
+    assert [row["params"] for row in shared] == [row["params"] for row in alone]
+    for one, other in zip(shared, alone, strict=True):
+        runs = [RunFolder(row["run"]) for row in (one, other)]
+        last = min(run.checkpoints()[-1] for run in runs)  # where the earlier one was stopped
+        tensors = [run.snapshot(last).tensors for run in runs]
+        assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[1])
 
 
 @pytest.mark.slow
