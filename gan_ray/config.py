@@ -208,12 +208,12 @@ class ScoreConfig:
     """kappa_p: weight of the distance of per-pixel features, in score and map (scaled_features)."""
     feature_share: Annotated[float, Uniform(0.0, 0.9)] = 0.1
     """lambda: share of the feature distance, the rest being the image distance's (score search)."""
-    smooth: float = 0.0
+    smooth: Annotated[float, Choice(0.0, 0.5, 1.0, 2.0, 4.0)] = 0.0
     """Gaussian blur of the anomaly map in pixels; 0 is off."""
     scales: Annotated[dict[str, float], Suppress] = dataclasses.field(default_factory=dict)
     """Mean of each part over held-out normals, by which scaled_features divides; filled in by
     validation and export, no setting of the command line."""
-    top: float = 0.0
+    top: Annotated[float, Choice(0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)] = 0.0
     """Score is the mean of this top share of map pixels; 0 takes the score's own reduction."""
 
 

@@ -30,34 +30,7 @@ def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     if wants_help:
         parser.print_help()
         rest = ["--help"]
-    names = options.architectures.split(",")
-    from gan_ray.settings import experiment_settings
-
-    variant, preset = options.variant, options.preset
-    base = [experiment_settings(name, variant, preset, rest, "sweep") for name in names]
-    if not (options.out or options.dry_run):
-        raise ConfigError("sweep needs a place for its trials: add --out DIR or --out s3://…")
-    from tune_spaces.budget import parse_bytes
-    from tune_spaces.sweep import sweep as run
-
-    content = run(
-        base,
-        study=options.study,
-        samples=options.samples,
-        out=options.out,
-        fixes=dict(_fix(text) for text in options.fix),
-        ranges=dict(_range(text) for text in options.range),
-        method=options.search,
-        warm_start=options.warm_start,
-        seed=base[0].seed,
-        concurrent=options.concurrent,
-        objective=options.objective,
-        storage=options.storage,
-        keep_bytes=None if options.keep_bytes is None else parse_bytes(options.keep_bytes),
-        progress=_say,
-        say=lambda text: print(text, file=sys.stderr, flush=True),
-        dry_run=options.dry_run,
-    )
+    content = _score(options, rest) if options.study == "score" else _train(options, rest)
     if options.dry_run:
         return 0
     if options.json:
@@ -70,12 +43,72 @@ def sweep(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
     return 0
 
 
+def _train(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
+    names = options.architectures.split(",")
+    from gan_ray.settings import experiment_settings
+
+    variant, preset = options.variant, options.preset
+    base = [experiment_settings(name, variant, preset, rest, "sweep") for name in names]
+    out = "" if options.dry_run else _out(options)
+    from tune_spaces.budget import parse_bytes
+    from tune_spaces.sweep import sweep as run
+
+    return run(
+        base,
+        study=options.study,
+        samples=options.samples,
+        out=out,
+        fixes=dict(_fix(text) for text in options.fix),
+        ranges=dict(_range(text) for text in options.range),
+        method=options.search,
+        warm_start=options.warm_start,
+        seed=base[0].seed,
+        concurrent=options.concurrent,
+        objective=options.objective,
+        reuse=options.reuse,
+        storage=options.storage,
+        keep_bytes=None if options.keep_bytes is None else parse_bytes(options.keep_bytes),
+        progress=_say,
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+        dry_run=options.dry_run,
+    )
+
+
+def _score(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
+    from gan_ray.settings import data_settings
+    from tune_spaces.score import open_trained, score_study
+
+    if options.dry_run or options.warm_start:
+        raise ConfigError("the study score trains nothing: leave --dry-run and --warm-start out.")
+    trained = open_trained(options.architectures)
+    return score_study(
+        trained,
+        samples=options.samples,
+        out=_out(options),
+        data=data_settings(rest, "sweep", trained.experiment.data),
+        fixes=dict(_fix(text) for text in options.fix),
+        ranges=dict(_range(text) for text in options.range),
+        method=options.search,
+        seed=trained.experiment.seed,
+        objective=options.objective,
+        progress=_say,
+    )
+
+
+def _out(options: argparse.Namespace) -> str:
+    if not options.out:
+        raise ConfigError("sweep needs a place for its trials: add --out DIR or --out s3://…")
+    return str(options.out)
+
+
 def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("architectures", metavar="ARCH[,ARCH…]", help="one or several systems")
     parser.add_argument("--variant", default="", help="member of the family")
     parser.add_argument("--preset", default="default", help="tiny, default or reference")
     parser.add_argument("--out", default="", help="directory or s3://bucket/prefix; resumes")
-    parser.add_argument("--study", default="weights", help=f"{' or '.join(STUDIES)}")
+    parser.add_argument("--study", default="weights",
+                        help=f"{' or '.join(STUDIES)}; or score, of a RUN or bundle in the place "
+                             "of ARCH, which trains nothing")  # fmt: skip
     parser.add_argument("--search", default="tpe", help=f"{' or '.join(METHODS)}")
     parser.add_argument("--samples", type=_count, default=16,
                         help="trials of each architecture, or of all together in the study "
@@ -91,6 +124,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
                         help="print dimensions, trials and estimated cost, and end")  # fmt: skip
     parser.add_argument("--concurrent", type=_count, default=None,
                         help="trials at a time; default: as many as find room")  # fmt: skip
+    parser.add_argument("--reuse", action=argparse.BooleanOptionalAction, default=True,
+                        help="train stages that trials have in common once")  # fmt: skip
     parser.add_argument("--objective", default="val/aucp", help="or val/image_auroc; maximised")
     parser.add_argument("--storage", default="", metavar="URL",
                         help="database of the studies, such as postgresql+psycopg://user@host/name;"
@@ -143,8 +178,9 @@ def _say(trial: dict[str, Any]) -> None:
         else f"{key.removeprefix('model.')} {setting}"
         for key, setting in trial["params"].items()
     )
+    reused = f" ({trial['reused_images']:,} reused)" if trial["reused_images"] else ""
     line = (
         f"trial {trial['number']}  {trial['architecture']}  {trial['state']}  {value}  "
-        f"{trial['images']:,} images  {trial['seconds']:.0f} s  {settings}"
+        f"{trial['images']:,} images{reused}  {trial['seconds']:.0f} s  {settings}"
     )
     print(line + (f"  {trial['reason']}" if trial["reason"] else ""), file=sys.stderr, flush=True)

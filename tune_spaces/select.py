@@ -52,6 +52,7 @@ def select(sweep_uri: str, *, by: str = "aucp", publish: str = "") -> dict[str, 
         "architecture": winner["architecture"],
         "variant": winner["variant"],
         "run": winner["run"],
+        "head": winner.get("head", ""),
         "by": OBJECTIVES[key],
         "value": winner["value"],
         "standard_error": winner["error"],
@@ -66,7 +67,9 @@ def select(sweep_uri: str, *, by: str = "aucp", publish: str = "") -> dict[str, 
         selection["reason"] += " But its checkpoints were removed (--keep-bytes)."
     if publish:
         selection["registry"] = publish
-        selection["bundle"] = _published(str(winner["run"]), publish)
+        selection["bundle"] = _published(
+            str(winner["run"]), publish, head=str(winner.get("head", ""))
+        )
         selection["reason"] += f" Published as {selection['bundle']} in {publish}."
     store = open_store(sweep_uri)
     store.put(SELECTION, json.dumps(selection, indent=1).encode())
@@ -77,11 +80,14 @@ def select(sweep_uri: str, *, by: str = "aucp", publish: str = "") -> dict[str, 
 
 def _figure(row: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Give the figure of the checkpoint that the trial would ship, and its standard error."""
-    run = RunFolder(str(row["run"]))
-    chosen = run.best()
-    report = next((report for report in run.metrics() if report["images"] == chosen), {})
+    report = row["figures"] if "figures" in row else _chosen_report(RunFolder(str(row["run"])))
     valid = key != "val/aucp" or trusted(report)
     return {"value": report.get(key), "error": report.get(f"{key}_error"), "valid": valid}
+
+
+def _chosen_report(run: RunFolder) -> Mapping[str, Any]:
+    chosen = run.best()
+    return next((report for report in run.metrics() if report["images"] == chosen), {})
 
 
 def _reason(
@@ -120,7 +126,7 @@ def _reason(
     }
 
 
-def _published(run: str, registry: str) -> str:
+def _published(run: str, registry: str, *, head: str) -> str:
     with tempfile.TemporaryDirectory(prefix="gan-ray-select-") as folder:
-        bundle = export(run, Path(folder) / "bundle")
+        bundle = export(run, Path(folder) / "bundle", head=head)
         return publish_bundle(bundle, registry, version=NEXT)

@@ -86,7 +86,7 @@ def _plan(
     searchable = derive(type(experiment.model), "model.") | _ranges_of_score(experiment)
     idle = _idle_weights(experiment, every_variant="model.weights." not in STUDIES[study])
     wanted = {
-        key: _narrowed(key, searchable[key], ranges.get(key))
+        key: narrowed(key, searchable[key], ranges.get(key))
         for key in members(study, searchable)
         if key not in fixes and key not in idle
     }
@@ -100,7 +100,8 @@ def _plan(
     return Plan(experiment, space)
 
 
-def _narrowed(key: str, wide: Range, narrowing: Narrowing | None) -> Range:
+def narrowed(key: str, wide: Range, narrowing: Narrowing | None) -> Range:
+    """Give what a narrowing leaves of a range; None leaves all of it."""
     if narrowing is None:
         return wide
     if isinstance(narrowing, Choice):

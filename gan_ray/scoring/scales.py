@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -32,5 +33,9 @@ def fit_scales(
     unscaled = make_score(dataclasses.replace(config, scales={}), detector)
     scorer = Scorer(detector, unscaled, device=device, batch_size=batch_size)
     parts = scorer.score_images(normals.images, classes=normals.classes).parts
-    means = {name: float(part.mean(dtype=np.float64)) for name, part in parts.items()}
-    return dataclasses.replace(config, scales={name: mean or 1.0 for name, mean in means.items()})
+    return dataclasses.replace(config, scales=scales_of(parts))
+
+
+def scales_of(parts: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Give the scales that `parts` [N] of N held-out normals make: their means, 1 for a 0."""
+    return {name: float(part.mean(dtype=np.float64)) or 1.0 for name, part in parts.items()}

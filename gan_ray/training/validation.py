@@ -91,7 +91,7 @@ class Look:
         return sink.getvalue()
 
 
-def _part(data: TrainingData, count: int) -> TrainingData:
+def part_to_look_at(data: TrainingData, count: int) -> TrainingData:
     """Keep at most `count` held-out images of each part and label; 0 keeps all.
 
     Which ones depends on how many there are and on nothing else, so that reports and runs can be
@@ -126,7 +126,7 @@ class Validation:
 
     def __init__(self, experiment: Experiment[Any], data: TrainingData) -> None:
         """Check that selection has what it needs; see `check_selection`, also for errors."""
-        self._experiment, self._data = experiment, _part(data, experiment.train.look)
+        self._experiment, self._data = experiment, part_to_look_at(data, experiment.train.look)
         self._network = check_selection(
             experiment, unlabeled=data.unlabeled is not None, labelled=data.labelled is not None
         )
