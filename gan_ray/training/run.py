@@ -112,7 +112,8 @@ class RunFolder:
             return []
         rows = [row for row in self.metrics() if row["images"] <= newest.images]
         own = {row["images"] for row in rows}
-        rows = [row for row in earlier if row["images"] not in own] + rows
+        rows += [row for row in earlier if row["images"] not in own]
+        rows.sort(key=lambda row: int(row["images"]))
         if not any(row["images"] == newest.images for row in rows):
             rows.append({"stage": newest.stage, **newest.figures})
         return rows
