@@ -24,31 +24,38 @@ def fitting(search: Search, uri: str, content: Mapping[str, Any]) -> list[Frozen
 
     A trial fits that searched the same keys of the same system, at values within the ranges.
     """
-    found = []
-    for row in content["trials"]:
-        point = search.point(system_name(row["architecture"], row["variant"]), row["params"])
-        if point is None or row["value"] is None or not _is_point(search.space, point):
-            continue
-        mark = {"sweep": uri, "number": row["number"]}
-        named = {"architecture": row["architecture"], "variant": row["variant"]}
-        fixed = FixedTrial(point)
-        search.space.suggest(fixed)
-        if row["state"] == "complete":
-            ended: dict[str, Any] = {"state": TrialState.COMPLETE, "value": row["value"]}
-        elif row["state"] == "pruned":
-            ended = {"state": TrialState.PRUNED,
-                     "intermediate_values": {row["images"]: row["value"]}}  # fmt: skip
-        else:
-            continue
-        found.append(
-            create_trial(
-                params=point,
-                distributions=fixed.distributions,
-                user_attrs={_MARK: mark, **named, "value": row["value"]},
-                **ended,
-            )
-        )
-    return found
+    ended = [row for row in content["trials"]
+             if row["state"] in ("complete", "pruned") and row["value"] is not None]  # fmt: skip
+    points = [search.point(system_name(row["architecture"], row["variant"]), row["params"])
+              for row in ended]  # fmt: skip
+    return [
+        _trial(search.space, point, row, uri)
+        for row, point in zip(ended, points, strict=True)
+        if point is not None and _is_point(search.space, point)
+    ]
+
+
+def _is_point(space: Space, point: Point) -> bool:
+    drawn = space.draw(lambda key, values: point.get(key))
+    return drawn.keys() == point.keys() and all(contains(space[key], point[key]) for key in point)
+
+
+def _trial(space: Space, point: Point, row: Mapping[str, Any], uri: str) -> FrozenTrial:
+    """Give a trial as Optuna knows one; of a stopped one it goes by the images and the value."""
+    fixed, value = FixedTrial(point), row["value"]
+    space.suggest(fixed)
+    complete = row["state"] == "complete"
+    return create_trial(
+        state=TrialState.COMPLETE if complete else TrialState.PRUNED,
+        value=value if complete else None,
+        intermediate_values={row["images"]: value},
+        params=point,
+        distributions=fixed.distributions,
+        user_attrs={
+            _MARK: {"sweep": uri, "number": row["number"]},
+            **{key: row[key] for key in ("architecture", "variant", "value")},
+        },
+    )
 
 
 def check_earlier(uri: str, content: Mapping[str, Any], objective: str) -> None:
@@ -76,8 +83,3 @@ def earlier_row(trial: FrozenTrial) -> dict[str, Any]:
     known = trial.user_attrs
     named = {key: known[key] for key in ("architecture", "variant", "value")}
     return {**known[_MARK], **named, "params": settings_of(trial.params)}
-
-
-def _is_point(space: Space, point: Point) -> bool:
-    drawn = space.draw(lambda key, values: point.get(key))
-    return drawn.keys() == point.keys() and all(contains(space[key], point[key]) for key in point)
