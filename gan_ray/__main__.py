@@ -284,17 +284,22 @@ def score(arguments: list[str]) -> int:
     parser.add_argument("bundle", help="folder, s3://… or name@version")
     parser.add_argument("source")
     parser.add_argument("sink")
-    parser.add_argument("--workers", type=int, default=2)
+    about = "processes on the cluster; 0 scores in this one, without Ray"
+    parser.add_argument("--workers", type=int, default=2, help=about)
+    parser.add_argument("--glob", default="", help="only these keys, e.g. '**/*.dcm'")
     parser.add_argument("--maps", action="store_true")
+    about = "share of the objects that may fail before the job does"
+    parser.add_argument("--max-errors", type=float, default=1.0, metavar="SHARE", help=about)
     parser.add_argument("--stratum", default="", help="scanner, site, ... that all images are of")
     options = parser.parse_args(arguments)
-    from gan_ray.progress import ShardLines
+    from gan_ray.progress import ShardLine
     from gan_ray.scoring.batch import score_prefix
 
     bundle = _bundle(options.bundle, options.registry)
-    result = score_prefix(bundle, options.source, options.sink, workers=options.workers,
-                          maps=options.maps, stratum=options.stratum,
-                          progress=ShardLines())  # fmt: skip
+    with ShardLine() as line:
+        result = score_prefix(bundle, options.source, options.sink, workers=options.workers,
+                              glob=options.glob, maps=options.maps, stratum=options.stratum,
+                              max_errors=options.max_errors, progress=line)  # fmt: skip
     _print_json(result) if options.json else _say(json.dumps(result))
     return 0
 

@@ -9,13 +9,12 @@ from typing import Any, Self, TextIO
 _BOOKKEEPING = ("stage", "images", "seconds", "images_per_second", "look_seconds")
 
 
-class ProgressLine:
-    """Tells how far a training is, on standard error; as a context it ends its line."""
+class _Line:
+    """A line on standard error that is rewritten in place on a terminal; elsewhere, many."""
 
-    def __init__(self, total: int, stream: TextIO | None = None) -> None:
-        """Expect `total` images."""
-        self._total, self._stream = total, stream or sys.stderr
-        self._started, self._first = time.monotonic(), -1
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Write to `stream` instead, if there is one."""
+        self._stream = stream or sys.stderr
         self._open = False
 
     def __enter__(self) -> Self:
@@ -23,10 +22,28 @@ class ProgressLine:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Leave the terminal at the start of a line, however training ended."""
+        """Leave the terminal at the start of a line, however the work ended."""
         if self._open:
             self._stream.write("\n")
             self._stream.flush()
+
+    def _show(self, line: str) -> None:
+        if self._stream.isatty():
+            self._stream.write("\r\x1b[2K" + line[:200])
+            self._open = True
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+class ProgressLine(_Line):
+    """Tells how far a training is, on standard error; as a context it ends its line."""
+
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        """Expect `total` images."""
+        super().__init__(stream)
+        self._total = total
+        self._started, self._first = time.monotonic(), -1
 
     def __call__(self, row: dict[str, Any]) -> None:
         """Show a report's row."""
@@ -37,36 +54,24 @@ class ProgressLine:
         rate = (images - self._first) / max(time.monotonic() - self._started, 1e-9)
         left = max(0, self._total - images) / max(rate, 1e-9)
         figures = "  ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in _BOOKKEEPING)
-        line = (
+        self._show(
             f"{row['stage']}  {images:,}/{self._total:,} images  {rate:,.0f}/s  "
-            f"ETA {int(left // 60)}:{int(left % 60):02d}  {figures}"
+            f"ETA {_clock(left)}  {figures}"
         )
-        if self._stream.isatty():
-            self._stream.write("\r\x1b[2K" + line[:200])
-            self._open = True
-        else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
 
 
-class ShardLines:
-    """Tells how far a scoring job is, on standard error: one line per finished shard."""
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        """Expect what `score_prefix` reports: once before its shards, then after each."""
-        self._stream = stream or sys.stderr
-        self._first: tuple[int, float] | None = None
+class ShardLine(_Line):
+    """Tells how far a scoring job is, on standard error, after each shard; ends its line, too."""
 
     def __call__(self, figures: dict[str, Any]) -> None:
-        """Show a report; the first one tells only what an earlier call had done already."""
-        objects, total, seconds = figures["objects"], figures["total"], figures["seconds"]
-        if self._first is None:
-            self._first = objects, seconds
+        """Show what `score_prefix` reports; before its first shard there is nothing to tell."""
+        if figures["eta_s"] is None:
             return
-        rate = (objects - self._first[0]) / max(seconds - self._first[1], 1e-9)
-        left = (total - objects) / max(rate, 1e-9)
-        self._stream.write(
-            f"{objects:,}/{total:,} images  {rate:,.1f}/s  "
-            f"ETA {int(left // 60)}:{int(left % 60):02d}  failed {figures['failed']}\n"
+        self._show(
+            f"{figures['objects']:,}/{figures['total']:,} images  {figures['rate_per_s']:,.1f}/s  "
+            f"ETA {_clock(figures['eta_s'])}  failed {figures['failed']}"
         )
-        self._stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"

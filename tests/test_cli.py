@@ -245,6 +245,30 @@ def test_score_tells_its_progress_and_wants_a_folder(registry, tmp_path):
     assert not (tmp_path / "more").exists()
 
 
+def test_score_without_workers_does_without_ray_and_fails_on_more_errors_than_allowed(
+    registry, tmp_path
+):
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(images / "0.png")
+    for name in ("1.png", "2.png"):
+        (images / name).write_bytes(b"no image")
+    (images / "notes.png.txt").write_text("no image by its name")
+    score = ["score", "tiny-ganomaly@1", "--registry", registry, "--workers", "0", images]
+    script = "import sys; from gan_ray.__main__ import main; main(sys.argv[1:]); "
+    script += "assert 'ray' not in sys.modules"
+    words = [*score, tmp_path / "scores", "--glob", "[01].png", "--max-errors", "0.5", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["scored"], told["failed"], told["passed_over"]) == (1, 1, 2)
+    refused = run(*score, tmp_path / "more", "--max-errors", "0.5", code=1).stderr
+    assert "2 of 3 objects could not be scored, but max_errors allows 0.5" in refused
+    assert "in [0, 1]" in run(*score, tmp_path / "more", "--max-errors", "2", code=2).stderr
+
+
 @pytest.mark.slow
 def test_control_c_ends_serving_quietly(registry):
     arguments = ["tiny-ganomaly@1", "--registry", registry, "--port", "0"]

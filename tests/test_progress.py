@@ -6,7 +6,7 @@ import io
 import re
 
 from gan_ray import experiment
-from gan_ray.progress import ProgressLine
+from gan_ray.progress import ProgressLine, ShardLine
 from gan_ray.training.launch import train
 
 
@@ -58,3 +58,31 @@ def test_a_terminal_is_left_at_the_start_of_a_line_however_training_ends():
     with ProgressLine(1000, silent):
         pass
     assert silent.getvalue() == ""
+
+
+def shard(objects: int, **changes):
+    left = {"rate_per_s": 40.0, "eta_s": (1000 - objects) / 40}
+    return {"objects": objects, "total": 1000, "failed": 3, **left, **changes}
+
+
+def test_a_scoring_job_tells_rate_time_left_and_failures_after_each_shard():
+    told = io.StringIO()
+    with ShardLine(told) as line:
+        line(shard(0, rate_per_s=0.0, eta_s=None))  # nothing is known yet
+        line(shard(600))
+        line(shard(1000))
+    first, last = told.getvalue().splitlines()
+    assert first == "600/1,000 images  40.0/s  ETA 0:10  failed 3"
+    assert last == "1,000/1,000 images  40.0/s  ETA 0:00  failed 3"
+
+
+def test_on_a_terminal_a_scoring_job_has_one_line():
+    told = Terminal()
+    with ShardLine(told) as line:
+        line(shard(600))
+        line(shard(1000))
+    assert told.getvalue().count("\n") == 1
+    assert told.getvalue().split("\r\x1b[2K")[1:] == [
+        "600/1,000 images  40.0/s  ETA 0:10  failed 3",
+        "1,000/1,000 images  40.0/s  ETA 0:00  failed 3\n",
+    ]

@@ -16,7 +16,8 @@ from gan_ray.artifacts.bundle import load_bundle, read_verified
 from gan_ray.artifacts.manifest import MANIFEST
 from gan_ray.data.items import digest
 from gan_ray.scoring import ledger
-from gan_ray.scoring.batch import IMAGE_SUFFIXES, ShardScorer, read_rows
+from gan_ray.scoring.batch import IMAGE_SUFFIXES, read_rows
+from gan_ray.scoring.shards import ShardScorer
 from gan_ray.storage import open_store
 from serve.card import Card
 from serve.model import Model
@@ -175,15 +176,17 @@ def test_the_rows_of_a_bucket_name_nobody(
     for name in unusable:
         store.put(name, b"x")
     job, sink = job_of(bundle, source), tmp_path / "out"
-    ledger.settle(open_store(str(sink)), job)
+    images = open_store(source, private=True)
+    ledger.settle(images, open_store(str(sink)), job)
     store.delete(early)
-    plan = ledger.settle(open_store(str(sink)), job)  # as a second command does
+    plan = ledger.settle(images, open_store(str(sink)), job)  # as a second command does
+    shards = list(plan.left())
     store.delete(late)
     store.put(changed, b"another")
     manifest, contents = read_verified(bundle)
     worker = ShardScorer({**contents, MANIFEST: manifest.to_json()}, job, str(sink))
-    for shard in range(plan.shards):
-        worker.score(shard, plan.shard(shard))
+    for shard, objects in shards:
+        worker.score(shard, objects)
     assert leaks([sink]) == {}
     rows = {row["id"]: row for row in read_rows(str(sink)).to_pylist()}
     expected = [*films(), *broken(), *unusable]

@@ -16,8 +16,9 @@ from gan_ray.artifacts.bundle import load_bundle, read_verified
 from gan_ray.artifacts.manifest import MANIFEST
 from gan_ray.errors import ClusterError, ConfigError, DataError, StorageError
 from gan_ray.scoring import ledger
-from gan_ray.scoring.batch import IMAGE_SUFFIXES, ShardScorer, read_rows, score_prefix
+from gan_ray.scoring.batch import IMAGE_SUFFIXES, read_rows, score_prefix
 from gan_ray.scoring.scorer import Scorer
+from gan_ray.scoring.shards import ShardScorer
 from gan_ray.storage import open_store
 from tests.artifacts.conftest import make_bundle
 
@@ -59,39 +60,46 @@ def job_of(bundle: Path, source: Path | str, **changes) -> ledger.Job:
     return ledger.Job(**settings | changes)
 
 
+def settled(job: ledger.Job, sink: Path | str) -> ledger.Plan:
+    return ledger.settle(open_store(job.source, private=True), open_store(str(sink)), job)
+
+
 def score_here(bundle: Path, plan: ledger.Plan, sink: Path | str) -> list[tuple[int, int]]:
     """Do what the actors do, in this process."""
     manifest, contents = read_verified(bundle)
     scorer = ShardScorer({**contents, MANIFEST: manifest.to_json()}, plan.job, str(sink))
-    return [scorer.score(shard, plan.shard(shard)) for shard in range(plan.shards)]
+    ended = [scorer.score(shard, objects) for shard, objects in plan.left()]
+    return [(shard.scored, shard.failed) for shard in ended]
 
 
 def test_the_plan_fixes_the_listing_and_cuts_it_into_shards(bundle: Path, tmp_path: Path):
     keys = fill(str(tmp_path / "in"), 10)
     (tmp_path / "in" / "notes.txt").write_text("no image")
     (tmp_path / "in" / "UPPER.PNG").write_bytes(png(99))
-    sink, job = open_store(str(tmp_path / "out")), job_of(bundle, tmp_path / "in")
-    plan = ledger.settle(sink, job)
-    assert [planned.key for planned in plan.objects] == ["UPPER.PNG", *keys]
-    assert plan.passed_over == 1
-    assert [len(plan.shard(shard)) for shard in range(plan.shards)] == [4, 4, 3]
+    job = job_of(bundle, tmp_path / "in")
+    plan = settled(job, tmp_path / "out")
+    cut = list(plan.left())
+    assert [one.key for _, objects in cut for one in objects] == ["UPPER.PNG", *keys]
+    assert (plan.objects, plan.passed_over, plan.shards) == (11, 1, 3)
+    assert [len(objects) for _, objects in cut] == [plan.size(n) for n in range(3)] == [4, 4, 3]
     (tmp_path / "in" / "later.png").write_bytes(png(5))
-    assert ledger.settle(sink, job) == plan
+    again = settled(job, tmp_path / "out")
+    assert again == plan
+    assert list(again.left({1})) == [cut[0], cut[2]]
 
 
 def test_a_sink_with_another_job_is_refused(bundle: Path, tmp_path: Path):
     fill(str(tmp_path / "in"), 2)
-    sink = open_store(str(tmp_path / "out"))
-    ledger.settle(sink, job_of(bundle, tmp_path / "in"))
+    settled(job_of(bundle, tmp_path / "in"), tmp_path / "out")
     with pytest.raises(ConfigError, match=r"another job: shard_size 4 \(now 5\)\. Choose an empty"):
-        ledger.settle(sink, job_of(bundle, tmp_path / "in", shard_size=5))
+        settled(job_of(bundle, tmp_path / "in", shard_size=5), tmp_path / "out")
     with pytest.raises(ConfigError, match=r"manifest_digest .* \(now 'other'\)"):
-        ledger.settle(sink, job_of(bundle, tmp_path / "in", manifest_digest="other"))
+        settled(job_of(bundle, tmp_path / "in", manifest_digest="other"), tmp_path / "out")
 
 
 def test_a_source_without_images_and_a_sink_without_a_job_are_named(bundle: Path, tmp_path: Path):
     with pytest.raises(DataError, match=r"no image in .*\.png, .* Check the address"):
-        ledger.settle(open_store(str(tmp_path / "out")), job_of(bundle, tmp_path / "typo"))
+        settled(job_of(bundle, tmp_path / "typo"), tmp_path / "out")
     with pytest.raises(StorageError, match="holds no batch job"):
         read_rows(str(tmp_path / "out"))
     (tmp_path / "out").mkdir()
@@ -109,9 +117,7 @@ def test_of_two_commits_of_a_shard_the_first_counts(tmp_path: Path):
 
 def test_rows_hold_the_scores_of_the_scorer_and_where_they_come_from(bundle: Path, tmp_path: Path):
     keys = fill(str(tmp_path / "in"), 40)
-    plan = ledger.settle(
-        open_store(str(tmp_path / "out")), job_of(bundle, tmp_path / "in", maps=True, shard_size=37)
-    )
+    plan = settled(job_of(bundle, tmp_path / "in", maps=True, shard_size=37), tmp_path / "out")
     assert score_here(bundle, plan, tmp_path / "out") == [(37, 0), (3, 0)]
     rows = read_rows(str(tmp_path / "out"))
     loaded = load_bundle(bundle)
@@ -122,7 +128,9 @@ def test_rows_hold_the_scores_of_the_scorer_and_where_they_come_from(bundle: Pat
     np.testing.assert_array_equal(rows["p_value"], loaded.calibration.p_values(scores))
     np.testing.assert_array_equal(rows["abnormal"], loaded.calibration.abnormal(scores))
     assert rows["uri"].to_pylist() == [f"file://{tmp_path.resolve()}/in/{key}" for key in keys]
-    assert rows["etag"].to_pylist() == [planned.etag for planned in plan.objects]
+    assert rows["etag"].to_pylist() == [
+        planned.etag for _, objects in plan.left() for planned in objects
+    ]
     assert rows["error"].null_count == 40
     manifest = loaded.manifest
     for column, value in {
@@ -149,7 +157,7 @@ def test_a_bad_file_is_a_row_with_the_reason(bundle: Path, tmp_path: Path):
     (folder / "c-link.png").symlink_to(tmp_path / "secret.png")
     (folder / "d-gone.png").write_bytes(png(1))
     (folder / "e-changed.png").write_bytes(png(1))
-    plan = ledger.settle(open_store(str(tmp_path / "out")), job_of(bundle, folder))
+    plan = settled(job_of(bundle, folder), tmp_path / "out")
     (folder / "d-gone.png").unlink()
     (folder / "e-changed.png").write_bytes(png(0)[:-1])
     assert score_here(bundle, plan, tmp_path / "out") == [(0, 4), (3, 1)]
@@ -165,7 +173,7 @@ def test_a_store_that_fails_stops_the_job_and_commits_nothing(
     s3, bundle: Path, tmp_path: Path, monkeypatch
 ):
     fill(s3.uri, 4)
-    plan = ledger.settle(open_store(str(tmp_path / "out")), job_of(bundle, s3.uri))
+    plan = settled(job_of(bundle, s3.uri), tmp_path / "out")
     monkeypatch.setattr("gan_ray.storage.s3.ATTEMPTS", 1)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StorageError, match="Check the network"):

@@ -7,16 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gan_ray.artifacts.bundle import load_bundle, read_verified
-from gan_ray.artifacts.manifest import MANIFEST
+from gan_ray.artifacts.bundle import load_bundle
 from gan_ray.config import DataConfig
 from gan_ray.data.items import digest
 from gan_ray.data.sources import load_test, load_training
 from gan_ray.detector import ImageSpec
-from gan_ray.names import key_name
-from gan_ray.scoring.batch import IMAGE_SUFFIXES, ShardScorer, read_rows
-from gan_ray.scoring.ledger import Job as BucketJob
-from gan_ray.scoring.ledger import settle
+from gan_ray.scoring.batch import read_rows, score_prefix
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
 from gan_ray.storage import open_store
@@ -76,17 +72,9 @@ def test_all_roads_lead_to_the_same_pixels_and_scores(
 
 def in_a_bucket(bundle: Path, place: Path) -> dict[str, float]:
     """Scores by key of all files below `place`/data, as a batch job gives them."""
-    manifest, contents = read_verified(bundle)
-    job = BucketJob(
-        source=open_store(str(place / "data")).uri, model=manifest.name, version=manifest.version,
-        manifest_digest=manifest.digest, preprocessing=manifest.preprocessing, maps=False,
-        pseudonym_key=key_name(), with_names=True,
-        shard_size=100, suffixes=IMAGE_SUFFIXES,
-    )  # fmt: skip
-    sink = str(place / "sink")
-    plan = settle(open_store(sink), job)
-    ShardScorer({**contents, MANIFEST: manifest.to_json()}, job, sink).score(0, plan.shard(0))
-    start = len(job.source) + 1
+    source, sink = place / "data", str(place / "sink")
+    score_prefix(bundle, str(source), sink, workers=0)
+    start = len(open_store(str(source)).uri) + 1
     return {row["uri"][start:]: row["score"] for row in read_rows(sink).to_pylist()}
 
 
