@@ -152,7 +152,10 @@ def key_file() -> Path:
 
 def _key() -> bytes:
     told = os.environ.get(KEY, "")
-    return _parsed(told, KEY) if told else _kept(key_file())
+    if told:
+        return _parsed(told, KEY)
+    # By what the place depends on: to put the path together takes longer than a pseudonym.
+    return _kept(os.environ.get("XDG_CONFIG_HOME"), os.environ.get("HOME"))
 
 
 @lru_cache(maxsize=8)
@@ -170,8 +173,9 @@ def _parsed(text: str, where: str) -> bytes:
 
 
 @lru_cache(maxsize=8)
-def _kept(file: Path) -> bytes:
-    """Read a key file, after making it where there is none; the first of several makers wins."""
+def _kept(_config: str | None, _home: str | None) -> bytes:
+    """Read the key file, after making it where there is none; the first of several makers wins."""
+    file = key_file()
     try:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
