@@ -262,6 +262,11 @@ def serve(arguments: list[str]) -> int:
     parser.add_argument("--replicas", type=int, default=1)
     parser.add_argument("--max-batch", type=int, default=32)
     parser.add_argument("--allow", action="append", default=[], help="URI prefix to score from")
+    about = "URI prefix that jobs may write to; there are no jobs without"
+    parser.add_argument("--allow-sink", action="append", default=[], help=about)
+    about = "where jobs are written down (default: `jobs` in the first --allow-sink)"
+    parser.add_argument("--jobs", default="", metavar="URI", help=about)
+    parser.add_argument("--job-workers", type=int, default=1, help="processes of a job")
     options = parser.parse_args(arguments)
     import threading
 
@@ -270,7 +275,9 @@ def serve(arguments: list[str]) -> int:
     try:
         with launch(options.bundles, host=options.host, port=options.port,
                     replicas=options.replicas, max_batch=options.max_batch,
-                    allow=tuple(options.allow), registry=options.registry) as endpoint:  # fmt: skip
+                    allow=tuple(options.allow), allow_sink=tuple(options.allow_sink),
+                    jobs=options.jobs, job_workers=options.job_workers,
+                    registry=options.registry) as endpoint:  # fmt: skip
             _say(f"serving {', '.join(options.bundles)} at {endpoint.url} (Ctrl-C ends it)")
             threading.Event().wait()
     except KeyboardInterrupt:

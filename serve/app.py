@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from ray import serve as ray_serve
+from ray.exceptions import RayActorError
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
 from ray.serve.exceptions import BackPressureError
@@ -18,14 +19,19 @@ from gan_ray.artifacts.bundle import refuse_conditional
 from gan_ray.artifacts.store import resolve
 from gan_ray.cluster import environment
 from gan_ray.errors import ConfigError
+from gan_ray.names import secret
 from serve.api import api
 from serve.card import Card
 from serve.failures import Failure
+from serve.jobs import Cursor, Jobs, Page, Prefixes
 from serve.model import Job, Reply
 from serve.replica import Replica
+from serve.schemas import JobRequest, JobStatus
 from serve.settings import AppArgs
 
 RETRY_AFTER_S = 1
+RESTART_S = 10
+HEALTH_S = 2  # between two looks whether the process of the jobs lives
 TO_REFUSE = 256  # requests that the ingress takes beyond what can be scored, to refuse them itself
 
 
@@ -67,15 +73,59 @@ def _overloaded() -> Failure:
     )
 
 
+class RemoteJobs:
+    """Jobs that run in a process of their own; see `jobs.Jobs`."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        """Speak for the process behind `handle`."""
+        self._handle = handle
+
+    async def submit(self, name: str, request: JobRequest, version: str) -> JobStatus | None:
+        """Hand a job in."""
+        job: JobStatus | None = await self._ask("submit", name, request, version)
+        return job
+
+    async def recent(self) -> list[JobStatus]:
+        """Give the newest jobs."""
+        jobs: list[JobStatus] = await self._ask("recent")
+        return jobs
+
+    async def get(self, name: str) -> JobStatus | None:
+        """Give a job."""
+        job: JobStatus | None = await self._ask("get", name)
+        return job
+
+    async def cancel(self, name: str) -> JobStatus | None:
+        """End a job where it stands."""
+        job: JobStatus | None = await self._ask("cancel", name)
+        return job
+
+    async def results(self, name: str, start: Cursor, limit: int) -> Page | None:
+        """Give some of its rows."""
+        page: Page | None = await self._ask("results", name, start, limit)
+        return page
+
+    async def _ask(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(self._handle, method).remote(*arguments)
+        except RayActorError:
+            raise Failure(
+                *(503, "RESTARTING", "the process of the jobs is being started anew"),
+                "try again: its jobs go on by themselves",
+                retry_after=RESTART_S,
+            ) from None
+
+
 @ray_serve.ingress()
 class Ingress:
     """Answers HTTP; it holds no network."""
 
-    def __init__(self, args: AppArgs, *models: tuple[Card, DeploymentHandle]) -> None:
+    def __init__(
+        self, args: AppArgs, jobs: DeploymentHandle | None, *models: tuple[Card, DeploymentHandle]
+    ) -> None:
         """Serve `models` by the names on their cards."""
-        self._api = api(
-            args, {card.name: Remote(card, handle, args.room) for card, handle in models}
-        )
+        served = {card.name: Remote(card, handle, args.room) for card, handle in models}
+        self._api = api(args, served, None if jobs is None else RemoteJobs(jobs))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Give Ray the application, built in its own process."""
@@ -98,11 +148,12 @@ def build(args: AppArgs) -> Application:
         "runtime_env": {"env_vars": environment()},
     }
     models: list[tuple[Card, Application]] = []
+    references: dict[str, str] = {}
     for reference in args.bundles:
         folder = resolve(reference, args.registry)
         card = Card.read(folder)
         refuse_conditional(card.manifest, folder)
-        if any(card.name == other.name for other, _ in models):
+        if card.name in references:
             raise ConfigError(
                 f"two bundles have the name '{card.name}', which is their address: serve one of "
                 "them, or export the other under another name."
@@ -117,6 +168,7 @@ def build(args: AppArgs) -> Application:
             ray_actor_options=processes,
         )
         models.append((card, replicas.bind(reference, args)))
+        references[card.name] = reference
     ingress = ray_serve.deployment(
         Ingress,
         max_ongoing_requests=args.ongoing * args.replicas + args.queued + TO_REFUSE,
@@ -124,4 +176,13 @@ def build(args: AppArgs) -> Application:
         backpressure_config=overload,
         ray_actor_options={"num_cpus": 0},
     )
-    return ingress.bind(args, *models)
+    jobs = None
+    if args.allow_sink:
+        work = Prefixes(references, args.registry, args.job_workers, secret())
+        jobs = ray_serve.deployment(
+            Jobs,
+            name="jobs",
+            health_check_period_s=HEALTH_S,
+            ray_actor_options={**processes, "num_cpus": 0, "num_gpus": 0},
+        ).bind(args.job_registry, work, args.jobs_at_once)
+    return ingress.bind(args, jobs, *models)

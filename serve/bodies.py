@@ -111,12 +111,21 @@ async def uris(request: Request, limits: Limits, allow: AllowList) -> tuple[str,
         error = f"{len(listed)} URIs are more than the {limits.uris} of one request"
         raise Failure(413, "TOO_MANY_URIS", error, "split the list over several requests")
     for uri in listed:
-        try:
-            allow.check(uri)
-        except StorageError as error:
-            hint = "the operator allows prefixes with `gan-ray serve --allow PREFIX`"
-            raise Failure(403, "URI_NOT_ALLOWED", str(error), hint) from None
+        check_allowed(uri, allow, "--allow")
     return tuple(listed)
+
+
+def check_allowed(uri: str, allow: AllowList, option: str) -> None:
+    """Let a URI pass that the operator allowed by an `option` of `gan-ray serve`.
+
+    Raises:
+        Failure: he did not (403).
+    """
+    try:
+        allow.check(uri)
+    except StorageError as error:
+        hint = f"the operator allows prefixes with `gan-ray serve {option} PREFIX`"
+        raise Failure(403, "URI_NOT_ALLOWED", str(error), hint) from None
 
 
 async def _limited(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:

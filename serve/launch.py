@@ -152,10 +152,11 @@ def _check_cluster(args: AppArgs) -> None:
             "Serve runs on this cluster already: stop it (`serve shutdown`), or deploy this "
             "endpoint beside it with `serve deploy` and the import path serve.app:build."
         )
-    needed, there = args.replicas * len(args.bundles), ray.cluster_resources()
+    needed, there = args.processes, ray.cluster_resources()
     if there.get("CPU", 0) < needed:
+        jobs = f", and those of {args.jobs_at_once} jobs" if args.allow_sink else ""
         raise ClusterError(
-            f"{args.replicas} scoring processes for each of {len(args.bundles)} bundles need "
-            f"{needed} CPUs, the cluster has {there.get('CPU', 0):g}: lower --replicas, or add "
-            "nodes."
+            f"{args.replicas} scoring processes for each of {len(args.bundles)} bundles{jobs} need "
+            f"{needed} CPUs, the cluster has {there.get('CPU', 0):g}: lower --replicas or "
+            "--job-workers, or add nodes."
         )

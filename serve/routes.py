@@ -27,14 +27,14 @@ from serve.settings import AppArgs
 
 READY_WITHIN = 5.0  # seconds
 
-_REFUSALS = {status: {"model": Refusal} for status in (400, 401, 403, 404, 413, 415, 422, 429)}
+REFUSALS = {status: {"model": Refusal} for status in (400, 401, 403, 404, 413, 415, 422, 429)}
 
 health = APIRouter(prefix="/v2/health", tags=["health"])
 protocol = APIRouter(
     prefix="/v2",
     tags=["inference"],
     dependencies=[Depends(authorise)],
-    responses=_REFUSALS,  # type: ignore[arg-type]
+    responses=REFUSALS,  # type: ignore[arg-type]
 )
 models = APIRouter()  # part of `protocol`, below a model and below a version of it
 
@@ -109,7 +109,7 @@ async def server(request: Request, args: Settings) -> ServerMetadata:
     return ServerMetadata(
         name="gan-ray",
         version=version("gan-ray"),
-        extensions=["binary_tensor_data", "score"],
+        extensions=["binary_tensor_data", "score", *(["jobs"] if args.allow_sink else [])],
         models=sorted(request.app.state.models),
         limits={**args.limits.model_dump(), "pixels": MAX_PIXELS},
     )

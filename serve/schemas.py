@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
@@ -136,6 +137,90 @@ class ScoreResponse(BaseModel):
     id: str
     outputs: list[Scored | Unscored]
     timing_ms: Timing
+
+
+class Source(Sent):
+    """The images of a job."""
+
+    uri: str = Field(min_length=1, max_length=2048)
+    """A directory or s3://bucket/prefix, inside the allow-list."""
+    glob: str = Field(default="", max_length=256)
+    """Score only keys that fit: `*` and `?` within a part, `**` for any parts, e.g. **/*.dcm."""
+
+
+class Sink(Sent):
+    """Where the rows of a job go."""
+
+    uri: str = Field(min_length=1, max_length=2048)
+    """A directory or s3://bucket/prefix, inside the allow-list of sinks."""
+
+
+class JobOptions(Sent):
+    """How a job scores."""
+
+    maps: bool = False
+    """Keep anomaly maps, too."""
+    max_errors: float = Field(default=1.0, ge=0, le=1)
+    """Share of the objects that may fail before the job does."""
+    stratum: str = Field(default="", max_length=128)
+    """Scanner, site, ... that all images are of."""
+
+
+class JobRequest(Sent):
+    """A whole prefix to score."""
+
+    model: str
+    version: str | None = None
+    """The version that is served; none other can be asked for."""
+    source: Source
+    sink: Sink
+    options: JobOptions = JobOptions()
+
+
+class JobError(BaseModel):
+    """An object of a job that could not be scored."""
+
+    id: str
+    """Its pseudonym, as in its row."""
+    error: str
+
+
+class JobStatus(BaseModel):
+    """A job: what was asked for and how far it is."""
+
+    id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"]
+    request: JobRequest
+    """As it was sent."""
+    version: str
+    """Of the model that scores."""
+    created: datetime
+    total: int | None = None
+    """Objects to score; null until they are listed."""
+    done: int = 0
+    """Objects with a row, those that failed included."""
+    failed: int = 0
+    """Objects whose row has an error."""
+    rate_per_s: float | None = None
+    """Objects per second; null while the job does not run."""
+    eta_s: float | None = None
+    resumable: bool = True
+    """Whether the same request, sent anew, goes on with what is left."""
+    error: str | None = None
+    """Why the job failed."""
+    errors: list[JobError] = []
+    """The first objects that failed; results have all."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will not go on by itself."""
+        return self.state not in ("queued", "running")
+
+
+class JobList(BaseModel):
+    """Recent jobs, the newest first."""
+
+    jobs: list[JobStatus]
 
 
 class ServerMetadata(BaseModel):

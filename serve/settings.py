@@ -43,6 +43,14 @@ class AppArgs(BaseModel):
     """Bearer token that clients must send; taken from GAN_RAY_TOKEN unless given."""
     allow: tuple[str, ...] = ()
     """Prefixes of the URIs that may be scored; none by default."""
+    allow_sink: tuple[str, ...] = ()
+    """Prefixes that jobs may write to; none by default, and then there are no jobs."""
+    jobs: str = ""
+    """Where jobs are written down; default: `jobs` in the first place of `allow_sink`."""
+    job_workers: int = Field(default=1, gt=0)
+    """Scoring processes of a job, beside those of requests."""
+    jobs_at_once: int = Field(default=1, gt=0)
+    """Jobs that are worked on at a time; others wait for their turn."""
     replicas: int = Field(default=1, gt=0)
     """Scoring processes per bundle."""
     max_batch: int = Field(default=32, gt=0)
@@ -74,6 +82,19 @@ class AppArgs(BaseModel):
     def queued(self) -> int:
         """Requests that may wait for the processes, whatever they hold; more are answered 429."""
         return 4 * self.replicas * self.ongoing
+
+    @property
+    def job_registry(self) -> str:
+        """Where jobs are written down; "" without jobs."""
+        if not self.allow_sink:
+            return ""
+        return self.jobs or f"{self.allow_sink[0].rstrip('/')}/jobs"
+
+    @property
+    def processes(self) -> int:
+        """Scoring processes that requests and jobs can keep busy, each with a CPU."""
+        jobs = self.jobs_at_once * self.job_workers if self.allow_sink else 0
+        return self.replicas * len(self.bundles) + jobs
 
     def check_exposure(self) -> None:
         """Refuse an endpoint that strangers could reach.
