@@ -1,6 +1,8 @@
 // Scores dropped images and shows what the model saw. No library, nothing from elsewhere.
 
-const at = (id) => document.getElementById(id);
+import { ask, at, Refused } from "./ask.js";
+import { watch } from "./jobs.js";
+
 const TYPES = { png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg",
                 tif: "image/tiff", tiff: "image/tiff", bmp: "image/bmp" };
 
@@ -10,33 +12,6 @@ const INFERNO = [[0, 0, 4], [27, 12, 65], [74, 12, 107], [120, 28, 109], [165, 4
 
 let card = null;     // metadata of the chosen model
 let shown = null;    // the row whose result is on screen
-
-class Refused extends Error {
-  constructor(status, { error, code, hint, request_id: id }) {
-    super(error);
-    Object.assign(this, { status, code, hint, id });
-  }
-}
-
-async function ask(path, options = {}) {
-  const token = sessionStorage.getItem("token");
-  const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
-  let response;
-  try {
-    response = await fetch(path, { ...options, headers });
-  } catch {
-    throw new Refused(0, { error: "The endpoint does not answer.", hint: "Is it still running?" });
-  }
-  const text = await response.text();
-  let answer;
-  try {
-    answer = JSON.parse(text);
-  } catch {
-    throw new Refused(response.status, { error: text || response.statusText, hint: "" });
-  }
-  if (!response.ok) throw new Refused(response.status, answer);
-  return answer;
-}
 
 function complain(refused, file) {
   if (refused.status === 401) {
@@ -64,6 +39,7 @@ async function start() {
     at("model").replaceChildren(...server.models.map((name) => new Option(name)));
     at("model").disabled = server.models.length < 2;
     await choose();
+    if (server.extensions.includes("jobs")) watch();
   } catch (error) {
     complain(error);
   }
