@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from gan_ray.scoring.batch import IMAGE_SUFFIXES, read_rows
 from gan_ray.scoring.shards import ShardScorer
 from gan_ray.storage import open_store
 from serve.card import Card
+from serve.jobs import Jobs, Prefixes
 from serve.model import Model
 from serve.settings import AppArgs
 from tests.data.trees import write_folder
@@ -232,4 +234,31 @@ def test_http_tells_a_client_of_its_own_names_alone_and_the_log_of_none(
         served.model.read = lambda job: Path(missing).read_bytes()
         assert client.post(path, json={"uris": [missing]}).status_code == 500
     assert "failed: FileNotFoundError, at" in caplog.text
+    assert found_in(caplog.text + "".join(capfd.readouterr())) == []
+
+
+def test_a_job_over_http_names_no_object_in_answers_rows_registry_and_log(
+    bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd
+):
+    root, out = write_folder(tmp_path / "in", films() | broken()), tmp_path / "out"
+    args = AppArgs(
+        bundles=(str(bundle),), host="127.0.0.1", token="", allow=(root,), allow_sink=(str(out),)
+    )
+    card = Card.read(bundle)
+    caplog.set_level(logging.DEBUG)
+    desk = Jobs(args.job_registry, Prefixes({card.name: str(bundle)}, None, workers=0))
+    served = {card.name: InProcess(card, Model(load_bundle(bundle)))}
+    body = {"model": card.name, "source": {"uri": root}, "sink": {"uri": f"{out}/rows"}}
+    body["options"] = {"maps": True}
+    with running(api(args, served, desk)) as url, httpx.Client(base_url=url) as client:
+        job = client.post("/v2/jobs", json=body).headers["Location"]
+        while (answer := client.get(job)).json()["state"] in ("queued", "running"):
+            time.sleep(0.05)
+        told = [answer, client.get("/v2/jobs"), client.get(f"{job}/results?limit=10000")]
+    assert (answer.json()["state"], answer.json()["failed"]) == ("done", len(broken()))
+    assert len(answer.json()["errors"]) == 10
+    assert "#" in answer.json()["errors"][0]["error"]
+    assert len(told[2].text.splitlines()) == len(films()) + len(broken())
+    assert [found_in(response.text) for response in told] == [[], [], []]
+    assert leaks([out]) == {}
     assert found_in(caplog.text + "".join(capfd.readouterr())) == []
