@@ -193,6 +193,9 @@ class Jobs:
                 self._work_on(name)
             except Exception as error:  # the registry cannot be written: the next may go better
                 logger.error("job %s was not written down: %s", name, trace(error))
+                told = {"state": "failed", "error": "the place of the jobs cannot be written"}
+                with self._changing:
+                    self._known[name] = self._known[name].model_copy(update=told | _NO_PACE)
 
     def _work_on(self, name: str) -> None:
         with self._changing:

@@ -357,6 +357,24 @@ def test_a_registry_that_cannot_be_written_is_no_crash(
     assert (response.status_code, response.json()["code"]) == (503, "UNREACHABLE")
 
 
+def test_a_registry_that_breaks_off_fails_its_job_and_not_the_next(
+    endpoint: Client, body: dict, gate: Gate, tmp_path: Path
+):
+    registry = tmp_path / "registry"
+    client = endpoint(jobs=str(registry))
+    gate.open.clear()
+    job = submitted(client, body)
+    while client.get(job).json()["state"] != "running":
+        time.sleep(0.01)
+    registry.rename(tmp_path / "away")
+    registry.write_text("a file, not a folder")
+    gate.open.set()
+    assert ended(client, job)["error"] == "the place of the jobs cannot be written"
+    registry.unlink()
+    (tmp_path / "away").rename(registry)
+    assert ended(client, submitted(client, body))["state"] == "done"
+
+
 def test_a_failed_bundle_is_told_in_the_words_of_its_error(
     endpoint: Client, body: dict, gate: Gate
 ):
