@@ -88,7 +88,7 @@ def seeds(url: str) -> list[Sent]:
         about = json.load(answer)
     _, channels, size, _ = about["inputs"][0]["shape"]
     names = {"{model}": model, "{version}": about["versions"][0]}
-    bodies = dict(_bodies(channels, size))
+    bodies = dict(_bodies(model, channels, size))
     found = []
     for path, operations in schema["paths"].items():
         for verb in operations:
@@ -106,7 +106,7 @@ def seeds(url: str) -> list[Sent]:
     return found
 
 
-def _bodies(channels: int, size: int) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+def _bodies(model: str, channels: int, size: int) -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 24), np.uint8)
     files = {}
     for kind in ("png", "jpeg", "tiff", "bmp"):
@@ -125,6 +125,13 @@ def _bodies(channels: int, size: int) -> Iterator[tuple[str, list[tuple[str, byt
             ("application/octet-stream", files["image/png"]),
         ],
     )
+    job = {
+        "model": model,
+        "source": {"uri": "s3://bucket/in/", "glob": "**/*.png"},
+        "sink": {"uri": "s3://bucket/out/"},
+        "options": {"maps": False, "max_errors": 0.5},
+    }
+    yield "/jobs", [("application/json", json.dumps(job).encode())]
     tensor = {"name": "image", "shape": [1, channels, size, size], "datatype": "UINT8"}
     values = [0] * (channels * size * size)
     asked = {"inputs": [{**tensor, "data": values}], "outputs": [{"name": "score"}]}

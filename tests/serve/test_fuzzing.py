@@ -20,7 +20,7 @@ def test_mutated_requests_find_no_fault(endpoint):
 
 def test_a_request_follows_from_its_number(endpoint):
     sound = seeds(str(endpoint().base_url))
-    assert {sent.verb for sent in sound} == {"GET", "POST"}
+    assert {sent.verb for sent in sound} == {"DELETE", "GET", "POST"}
     first, again = ([request(3, number, sound) for number in range(50)] for _ in range(2))
     assert first == again
     assert first != [request(4, number, sound) for number in range(50)]
