@@ -164,6 +164,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     ) -> None:
         """Put a trial's end on record: complete, pruned, or failed with the reason."""
         trial, result = self._ot_trials[trial_id], result or {}
+        if "images" in result:  # the report by which a trial was stopped comes here alone
+            self.on_trial_result(trial_id, result)
         run = RunFolder(trial.user_attrs["run"])
         rows, chosen = run.metrics(), run.best()
         figures = [row[self._objective] for row in rows

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from gan_ray.experiment import make
 from gan_ray.training.run import RunFolder
 from tests.s3_server import Bucket
 from tune_spaces.record import Record, best, read
-from tune_spaces.search import StudySearch
+from tune_spaces.search import StudySearch, history
 from tune_spaces.storage import JOURNAL
 from tune_spaces.studies import plans
 
@@ -25,9 +25,14 @@ def claimed(out: str, *, samples: int = 3, fixes=None, root: str = "", storage: 
     return record
 
 
-def searching(record: Record, *, ended: Callable[[int], None] = lambda number: None) -> StudySearch:
+def searching(
+    record: Record,
+    *,
+    ended: Callable[[int], None] = lambda number: None,
+    rungs: Sequence[int] = (),
+) -> StudySearch:
     plan = plans([make("ganomaly", preset="tiny")], "weights", {}, {})[0]
-    return StudySearch(plan, record, objective="val/aucp", seed=0, ended=ended)
+    return StudySearch(plan, record, objective="val/aucp", seed=0, ended=ended, rungs=rungs)
 
 
 @pytest.fixture(params=["directory", "bucket"])
@@ -121,6 +126,22 @@ def test_a_journal_that_ends_after_any_entry_goes_on_to_the_same_study(
         folder.mkdir()
         (folder / JOURNAL).write_bytes(b"".join(entries[:count]))
         assert finished(str(folder)) == unbroken, entries[count - 1]
+
+
+def test_the_report_that_stops_a_trial_is_on_record_with_the_reason(tmp_path) -> None:
+    record = claimed(str(tmp_path))
+    search = searching(record, rungs=[16, 32])
+    for number, values in (("a", (0.5, 0.9)), ("b", (0.8, 0.2))):
+        run = RunFolder(search.suggest(number)["run"])
+        run.put_metrics([{"images": 16, "seconds": 0.0, "val/aucp": values[0]}])
+        run.put_json("selection.json", {"images": 16})
+        search.on_trial_result(number, {"images": 16, "val/aucp": values[0]})
+        search.on_trial_complete(number, {"images": 32, "val/aucp": values[1]})
+    (_, trials), *_ = record.studies()
+    assert [history(trial) for trial in trials] == [[(16, 0.5), (32, 0.9)], [(16, 0.8), (32, 0.2)]]
+    first, second = record.content()["trials"]
+    assert first["stopped"] is None
+    assert second["stopped"] == {"rung": 32, "value": 0.2, "threshold": 0.9, "compared": 1}
 
 
 def test_a_torn_entry_of_the_journal_is_cut(tmp_path) -> None:
