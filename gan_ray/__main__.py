@@ -260,7 +260,10 @@ def serve(arguments: list[str]) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--replicas", type=int, default=1)
-    parser.add_argument("--max-batch", type=int, default=32)
+    about = "images that go through the networks together (default: 32, fewer for slow systems)"
+    parser.add_argument("--max-batch", type=int, default=None, help=about)
+    about = "seconds until a request is given up (default: 30, more for slow systems)"
+    parser.add_argument("--deadline", type=float, default=None, help=about)
     parser.add_argument("--allow", action="append", default=[], help="URI prefix to score from")
     about = "URI prefix that jobs may write to; there are no jobs without"
     parser.add_argument("--allow-sink", action="append", default=[], help=about)
@@ -275,6 +278,7 @@ def serve(arguments: list[str]) -> int:
     try:
         with launch(options.bundles, host=options.host, port=options.port,
                     replicas=options.replicas, max_batch=options.max_batch,
+                    limits={"deadline_s": options.deadline},
                     allow=tuple(options.allow), allow_sink=tuple(options.allow_sink),
                     jobs=options.jobs, job_workers=options.job_workers,
                     registry=options.registry) as endpoint:  # fmt: skip

@@ -124,7 +124,9 @@ class Ingress:
         self, args: AppArgs, jobs: DeploymentHandle | None, *models: tuple[Card, DeploymentHandle]
     ) -> None:
         """Serve `models` by the names on their cards."""
-        served = {card.name: Remote(card, handle, args.room) for card, handle in models}
+        served = {
+            card.name: Remote(card, handle, card.pace(args).room) for card, handle in models
+        }
         self._api = api(args, served, None if jobs is None else RemoteJobs(jobs))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -149,6 +151,7 @@ def build(args: AppArgs) -> Application:
     }
     models: list[tuple[Card, Application]] = []
     references: dict[str, str] = {}
+    most = 0
     for reference in args.bundles:
         folder = resolve(reference, args.registry)
         card = Card.read(folder)
@@ -158,12 +161,14 @@ def build(args: AppArgs) -> Application:
                 f"two bundles have the name '{card.name}', which is their address: serve one of "
                 "them, or export the other under another name."
             )
+        pace = card.pace(args)
+        most += args.replicas * pace.ongoing + pace.queued
         replicas = ray_serve.deployment(
             Replica,
             name=f"score-{card.name}",
             num_replicas=args.replicas,
-            max_ongoing_requests=args.ongoing,
-            max_queued_requests=args.queued,
+            max_ongoing_requests=pace.ongoing,
+            max_queued_requests=pace.queued,
             backpressure_config=overload,
             ray_actor_options=processes,
         )
@@ -171,7 +176,7 @@ def build(args: AppArgs) -> Application:
         references[card.name] = reference
     ingress = ray_serve.deployment(
         Ingress,
-        max_ongoing_requests=args.ongoing * args.replicas + args.queued + TO_REFUSE,
+        max_ongoing_requests=most + TO_REFUSE,
         max_queued_requests=TO_REFUSE,
         backpressure_config=overload,
         ray_actor_options={"num_cpus": 0},

@@ -13,6 +13,7 @@ from gan_ray.detector import ImageSpec
 from gan_ray.scoring import calibration
 from gan_ray.scoring.calibration import Calibration
 from serve.schemas import ModelMetadata, TensorMetadata, Threshold
+from serve.settings import AppArgs, Pace
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,13 @@ class Card:
         scale = (self.manifest.calibration or {}).get("map_range")
         return None if scale is None else (float(scale[0]), float(scale[1]))
 
-    def metadata(self) -> ModelMetadata:
+    def pace(self, args: AppArgs) -> Pace:
+        """Give the pace that it is served at."""
+        return args.pace(self.manifest.passes_per_image)
+
+    def metadata(self, args: AppArgs) -> ModelMetadata:
         """Describe the model in the terms of the Open Inference Protocol v2."""
+        pace = self.pace(args)
         manifest, stored = self.manifest, self.manifest.calibration
         size, channels = manifest.image.size, manifest.image.channels
         images, maps = [-1, channels, size, size], [-1, 1, size, size]
@@ -89,6 +95,8 @@ class Card:
                 "preprocess": manifest.preprocessing,
                 "digest": f"sha256:{manifest.digest}",
                 "passes_per_image": manifest.passes_per_image,
+                "max_batch": pace.max_batch,
+                "deadline_s": pace.deadline_s,
             },
         )
 

@@ -15,8 +15,10 @@ from typing import Any
 
 import pydantic
 
+from gan_ray.artifacts.store import resolve
 from gan_ray.cluster import connect
 from gan_ray.errors import ClusterError, ConfigError
+from serve.card import Card
 from serve.settings import AppArgs, is_loopback
 
 NAME = "gan-ray"
@@ -52,7 +54,7 @@ def launch(
     host: str = "127.0.0.1",
     port: int = 8000,
     replicas: int = 1,
-    max_batch: int = 32,
+    max_batch: int | None = None,
     allow: Sequence[str] = (),
     **more: Any,
 ) -> Endpoint:
@@ -91,6 +93,8 @@ def launch(
             undo.callback(ray.shutdown)
         _check_cluster(args)
         application = build(args)
+        cards = (Card.read(resolve(bundle, args.registry)) for bundle in args.bundles)
+        deadline = max(card.pace(args).deadline_s for card in cards)
         undo.callback(ray_serve.shutdown)
         try:
             ray_serve.start(
@@ -98,7 +102,7 @@ def launch(
                 http_options={
                     "host": host,
                     "port": port,
-                    "request_timeout_s": args.limits.deadline_s + PROXY_MARGIN,
+                    "request_timeout_s": deadline + PROXY_MARGIN,
                 },
                 logging_config=QUIET,
             )

@@ -23,13 +23,9 @@ class Replica:
         Raises:
             ArtifactError: it is damaged, or gives other scores here than where it was exported.
         """
-        largest = args.max_batch
-        self._model = Model(
-            load_bundle(resolve(bundle, args.registry)),
-            device=args.device,
-            batch_size=largest,
-            limits=args.limits,
-        )
+        loaded = load_bundle(resolve(bundle, args.registry))
+        largest = args.pace(loaded.manifest.passes_per_image).max_batch
+        self._model = Model(loaded, device=args.device, batch_size=largest, limits=args.limits)
 
         def images(requests: Sequence[Images]) -> int:
             # A request beyond the size of a batch fills one, and `Scorer` cuts it into several.
@@ -52,7 +48,7 @@ class Replica:
         raise RuntimeError(told)
 
     async def ready(self) -> None:
-        """Score the golden images again; raises ArtifactError when they came out otherwise."""
+        """Score golden images again; raises ArtifactError when they came out otherwise."""
         await asyncio.to_thread(self._model.check_golden)
 
     async def _score(self, jobs: list[Images]) -> list[Reply]:

@@ -23,9 +23,7 @@ from serve.schemas import (
     ScoreResponse,
     ServerMetadata,
 )
-from serve.settings import AppArgs
-
-READY_WITHIN = 5.0  # seconds
+from serve.settings import DEADLINE_S, AppArgs
 
 REFUSALS = {status: {"model": Refusal} for status in (400, 401, 403, 404, 413, 415, 422, 429)}
 
@@ -98,9 +96,9 @@ async def live() -> Live:
 
 
 @health.get("/ready", responses={503: {"model": Refusal}})
-async def ready(request: Request) -> Ready:
+async def ready(request: Request, args: Settings) -> Ready:
     """Tell whether every model reproduces its golden scores."""
-    return await _ready(*request.app.state.models.values())
+    return await _ready(args, *request.app.state.models.values())
 
 
 @protocol.get("")
@@ -111,20 +109,24 @@ async def server(request: Request, args: Settings) -> ServerMetadata:
         version=version("gan-ray"),
         extensions=["binary_tensor_data", "score", *(["jobs"] if args.allow_sink else [])],
         models=sorted(request.app.state.models),
-        limits={**args.limits.model_dump(), "pixels": MAX_PIXELS},
+        limits={
+            **args.limits.model_dump(),
+            "deadline_s": args.limits.deadline_s or DEADLINE_S,
+            "pixels": MAX_PIXELS,
+        },
     )
 
 
 @models.get("")
-async def metadata(model: Chosen) -> ModelMetadata:
+async def metadata(model: Chosen, args: Settings) -> ModelMetadata:
     """Describe a model."""
-    return model.card.metadata()
+    return model.card.metadata(args)
 
 
 @models.get("/ready", responses={503: {"model": Refusal}})
-async def model_ready(model: Chosen) -> Ready:
+async def model_ready(model: Chosen, args: Settings) -> Ready:
     """Tell whether a model reproduces its golden scores."""
-    return await _ready(model)
+    return await _ready(args, model)
 
 
 @models.post("/score", responses={207: {"model": ScoreResponse}})
@@ -189,7 +191,7 @@ async def infer(request: Request, model: Chosen, args: Settings) -> InferRespons
 
 
 async def _within(args: AppArgs, model: Served, job: Job) -> Reply:
-    seconds = args.limits.deadline_s
+    seconds = model.card.pace(args).deadline_s
     try:
         return await asyncio.wait_for(model.score(job), seconds)
     except TimeoutError:
@@ -197,9 +199,10 @@ async def _within(args: AppArgs, model: Served, job: Job) -> Reply:
         raise Failure(504, "DEADLINE", f"no scores within {seconds:g} s", hint) from None
 
 
-async def _ready(*models: Served) -> Ready:
+async def _ready(args: AppArgs, *models: Served) -> Ready:
+    checks = (asyncio.wait_for(m.ready(), m.card.pace(args).ready_s) for m in models)
     try:
-        await asyncio.wait_for(asyncio.gather(*(model.ready() for model in models)), READY_WITHIN)
+        await asyncio.gather(*checks)
     except Exception as error:
         message = "a model does not answer, or not with its golden scores"
         raise Failure(503, "NOT_READY", message, "wait, or read the server's log") from error

@@ -2,13 +2,18 @@
 
 import ipaddress
 import os
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from gan_ray.errors import ConfigError
+from gan_ray.scoring.pace import at_once, patience
 
 TOKEN_VARIABLE = "GAN_RAY_TOKEN"
 SHORTEST_TOKEN = 16  # characters
+MAX_BATCH = 32
+DEADLINE_S = 30.0
+READY_WITHIN_S = 5.0
 
 
 class Limits(BaseModel):
@@ -22,8 +27,42 @@ class Limits(BaseModel):
     """Images of a multipart body, and images whose pictures are returned inline."""
     uris: int = Field(default=1024, gt=0)
     """Objects of a JSON list."""
-    deadline_s: float = Field(default=30.0, gt=0)
+    deadline_s: float | None = Field(default=None, gt=0)
+    """Seconds until a request is answered or given up; left out, 30, and more for a system that
+    searches, as `GET /v2/models/{m}` tells."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How the requests to one model are batched, queued and given up."""
+
+    max_batch: int
+    """Images that go through its networks together."""
+    deadline_s: float
     """Seconds until a request is answered or given up."""
+    ready_s: float
+    """Seconds within which it must have scored golden images again."""
+    replicas: int
+    """Its scoring processes."""
+
+    @property
+    def ongoing(self) -> int:
+        """Requests that one scoring process works on at a time: two full batches of one image."""
+        return 2 * self.max_batch
+
+    @property
+    def room(self) -> int:
+        """Images that its processes take before more are answered 429.
+
+        For each process a batch that is being read, one that waits and one in the networks. An
+        answer then comes after three batches at most, however many ask.
+        """
+        return 3 * self.max_batch * self.replicas
+
+    @property
+    def queued(self) -> int:
+        """Requests that may wait for the processes, whatever they hold; more are answered 429."""
+        return 4 * self.replicas * self.ongoing
 
 
 class AppArgs(BaseModel):
@@ -53,8 +92,9 @@ class AppArgs(BaseModel):
     """Jobs that are worked on at a time; others wait for their turn."""
     replicas: int = Field(default=1, gt=0)
     """Scoring processes per bundle."""
-    max_batch: int = Field(default=32, gt=0)
-    """Images that go through the networks together, over all waiting requests."""
+    max_batch: int | None = Field(default=None, gt=0)
+    """Images that go through the networks together, over all waiting requests; left out, 32, and
+    fewer for a system that searches, as `GET /v2/models/{m}` tells."""
     batch_wait_s: float = Field(default=0.005, ge=0)
     """Seconds that an image waits for others to share its batch."""
     device: str = "cpu"
@@ -64,24 +104,14 @@ class AppArgs(BaseModel):
     limits: Limits = Limits()
     """Limits on a request."""
 
-    @property
-    def ongoing(self) -> int:
-        """Requests that one scoring process works on at a time: two full batches of one image."""
-        return 2 * self.max_batch
-
-    @property
-    def room(self) -> int:
-        """Images that a model's processes take before more are answered 429.
-
-        For each process a batch that is being read, one that waits and one in the networks. An
-        answer then comes after three batches at most, however many ask.
-        """
-        return 3 * self.max_batch * self.replicas
-
-    @property
-    def queued(self) -> int:
-        """Requests that may wait for the processes, whatever they hold; more are answered 429."""
-        return 4 * self.replicas * self.ongoing
+    def pace(self, passes_per_image: int) -> Pace:
+        """Give the pace of a model by what an image costs it, where the operator set none."""
+        return Pace(
+            max_batch=self.max_batch or at_once(MAX_BATCH, passes_per_image),
+            deadline_s=self.limits.deadline_s or patience(DEADLINE_S, passes_per_image),
+            ready_s=patience(READY_WITHIN_S, passes_per_image),
+            replicas=self.replicas,
+        )
 
     @property
     def job_registry(self) -> str:

@@ -17,6 +17,7 @@ from gan_ray.errors import CheckFailed, ClusterError, ConfigError, GanRayError
 from gan_ray.names import are_shown, key_name, secret
 from gan_ray.scoring.calibration import calibration_warnings
 from gan_ray.scoring.ledger import Job, Plan, done, failures, read_rows, settle
+from gan_ray.scoring.pace import at_once
 from gan_ray.scoring.shards import SHOWN_ERRORS, Shard, ShardScorer
 from gan_ray.storage import open_store
 from gan_ray.storage.uris import parse
@@ -25,6 +26,8 @@ __all__ = ["IMAGE_SUFFIXES", "Progress", "read_rows", "score_prefix"]
 
 Progress = Callable[[dict[str, Any]], None]
 
+# Of a system that looks once; fewer of one that searches (`pace`).
+_SHARD = 256  # objects of a shard: what a worker commits at once, and loses when it dies
 _LIVES = 3  # times a shard may lose its worker before the job gives up
 _ASKED_EVERY = 1.0  # seconds after which a job asks again whether to stop
 
@@ -39,7 +42,7 @@ def score_prefix(
     maps: bool = False,
     max_errors: float = 1.0,
     stratum: str = "",
-    shard_size: int = 256,
+    shard_size: int | None = None,
     progress: Progress = lambda figures: None,
     stop: Callable[[], bool] = lambda: False,
     image_suffixes: Sequence[str] = IMAGE_SUFFIXES,
@@ -50,7 +53,8 @@ def score_prefix(
     as float16 [S, S] in `maps/ID.npy`. Ids of objects are pseudonyms (`ledger.object_id`); their
     addresses are written only where names are shown (see `names`). `glob` narrows what is scored to
     keys that fit it (`suffixes.matches`). `stratum` names the scanner, site, ... that all images
-    are of; one without a threshold of its own is judged by the common one. An image that cannot be
+    are of; one without a threshold of its own is judged by the common one. A shard has `shard_size`
+    objects; left out, 256, and fewer for a system that searches. An image that cannot be
     read, or that changed or went away after the listing, becomes a row with `error`; when they are
     more than the share `max_errors` of all objects, the job fails. A store that cannot be reached
     stops the job. A worker that dies is replaced, and loses at most the shard it was at; with 0
@@ -71,7 +75,7 @@ def score_prefix(
         ClusterError: the cluster has no room, or a shard kills its workers.
     """
     started = time.perf_counter()
-    if workers < 0 or shard_size < 1:
+    if workers < 0 or (shard_size is not None and shard_size < 1):
         raise ConfigError(
             f"workers must be 0 (this process) or more and shard_size 1 or more, but they are "
             f"{workers} and {shard_size}."
@@ -96,7 +100,7 @@ def score_prefix(
         maps=maps,
         pseudonym_key=key_name(),
         with_names=are_shown(),
-        shard_size=shard_size,
+        shard_size=shard_size or at_once(_SHARD, manifest.passes_per_image),
         suffixes=tuple(suffix.lower() for suffix in image_suffixes),
         glob=glob,
         stratum=stratum,

@@ -16,9 +16,8 @@ from gan_ray.artifacts.bundle import load_bundle
 from gan_ray.artifacts.store import resolve
 from gan_ray.detector import ImageSpec
 from gan_ray.errors import ConfigError
+from gan_ray.scoring.pace import SLOW
 
-SLOW = 100
-"""Network passes per image above which a system searches: too slow for every report."""
 _CHUNK = 64
 
 

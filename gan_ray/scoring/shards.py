@@ -17,6 +17,7 @@ import numpy as np
 from gan_ray.artifacts.bundle import Bundle, load_bundle
 from gan_ray.names import use
 from gan_ray.scoring.ledger import Job, Planned, commit
+from gan_ray.scoring.pace import at_once
 from gan_ray.scoring.scorer import FileResult, Scorer
 from gan_ray.storage import ObjectUnusable, open_store
 
@@ -64,7 +65,7 @@ class ShardScorer:
         """
         bundle, scorer = self._model
         rows: list[dict[str, object]] = []
-        for group in self._read_ahead(objects):
+        for group in self._read_ahead(objects, scorer.batch_size):
             readable = [
                 (one, one.key, content)
                 for one, content in group
@@ -87,19 +88,20 @@ class ShardScorer:
             for name, data in self._files.items():
                 (Path(folder) / name).write_bytes(data)
             bundle = load_bundle(folder)
-        return bundle, Scorer.from_bundle(bundle, batch_size=_AT_ONCE)
+        together = at_once(_AT_ONCE, bundle.manifest.passes_per_image)
+        return bundle, Scorer.from_bundle(bundle, batch_size=together)
 
     def _read_ahead(
-        self, objects: Sequence[Planned]
+        self, objects: Sequence[Planned], some: int
     ) -> Iterator[list[tuple[Planned, bytes | str]]]:
         """Give objects with their contents, some at a time, while the next ones are being read."""
 
         def begin(at: int) -> list[tuple[Planned, Future[bytes | str]]]:
-            group = objects[at : at + _AT_ONCE]
+            group = objects[at : at + some]
             return [(one, self._threads.submit(self._read, one)) for one in group]
 
         reading = begin(0)
-        for at in range(_AT_ONCE, len(objects) + _AT_ONCE, _AT_ONCE):
+        for at in range(some, len(objects) + some, some):
             current, reading = reading, begin(at)
             yield [(one, content.result()) for one, content in current]
 
