@@ -10,7 +10,7 @@ export RAY_AUTH_MODE ?= disabled
 $(VENV)/installed: pyproject.toml .ci/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-c .ci/constraints.txt -e '.[dashboard,dev]'
+		-c .ci/constraints.txt -e '.[dashboard,dev,onnx]'
 	touch $@
 
 quickstart: export RAY_AUTH_MODE = token

@@ -229,7 +229,8 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("run")
     parser.add_argument("-o", "--out", required=True, help="the bundle's folder")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
-    parser.add_argument("--format", default="safetensors")
+    about = "safetensors, and after commas the graphs to put beside it: pt2, onnx"
+    parser.add_argument("--format", default="safetensors", help=about)
     parser.add_argument("--name", default=None)
     parser.add_argument("--version", default="1")
     parser.add_argument("--head", default="", help="another score: name[,smooth=2][,top=0.01]")
@@ -319,10 +320,12 @@ def verify(arguments: list[str]) -> int:
     """Check a bundle: digests, schema, golden images."""
     parser = _parser("verify", with_registry=True)
     parser.add_argument("bundle", help="folder, s3://… or name@version")
+    about = "replay model.pt2 too: loading it can run code of whoever made it"
+    parser.add_argument("--trust-pt2", action="store_true", help=about)
     options = parser.parse_args(arguments)
-    from gan_ray.artifacts.export import verify as run
+    from gan_ray.artifacts.parity import verify as run
 
-    result = run(_bundle(options.bundle, options.registry))
+    result = run(_bundle(options.bundle, options.registry), trusted=options.trust_pt2)
     _print_json(result) if options.json else _say(json.dumps(result))
     return 0
 

@@ -203,7 +203,8 @@ class Detector(nn.Module, ABC):
     """Members of the family, as changes to an experiment's nested dict."""
     passes_per_image: int = 1
     """Network passes one image costs in `evidence`, roughly; batch sizes and timeouts follow it."""
-
+    searches: ClassVar[bool] = False
+    """Whether `evidence` searches with gradients, so that no graph of one pass can hold it."""
     conditional: bool = False
     """Whether `evidence` needs the class of each image, known apart from whether it is normal."""
     latent: Latent | None = None
@@ -231,7 +232,8 @@ class Detector(nn.Module, ABC):
 
         `classes` [B] are integers, given when the detector is `conditional`.
         Each image's evidence is independent of the other rows. Leaves parameters, buffers and
-        gradients alone.
+        gradients alone. Rows are counted by `images.shape[0]`, since `len` would fix the batch of
+        an exported graph.
         """
 
     def draw(self, codes: Tensor, classes: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from gan_ray.artifacts.bundle import Bundle
-from gan_ray.artifacts.export import replay
+from gan_ray.artifacts.parity import replay
 from gan_ray.data.readers import read_image
 from gan_ray.data.transforms import prepare, widen
 from gan_ray.errors import DataError, StorageError

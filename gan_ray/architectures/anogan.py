@@ -101,6 +101,7 @@ class AnoGAN(Detector):
     score = "search"
     offers = frozenset({"reconstruction", "features.discriminator"})
     infers = ("generator", "discriminator")
+    searches = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "tiny": {
             "model": {"width": 4, "latent_size": 8, "search_steps": 5},

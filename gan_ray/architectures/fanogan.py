@@ -238,9 +238,9 @@ class FAnoGAN(Detector):
         """Reconstruct the images and compare the critic's features of both in one pass."""
         reconstruction = self.networks["generator"](self.networks["encoder"](images))
         features = self._features(torch.cat([images, reconstruction]))
+        count = images.shape[0]
         return Evidence(
-            reconstruction=reconstruction,
-            features={"critic": (features[: len(images)], features[len(images) :])},
+            reconstruction=reconstruction, features={"critic": (features[:count], features[count:])}
         )
 
     def draw(self, codes: Tensor, classes: Tensor | None = None) -> Tensor:

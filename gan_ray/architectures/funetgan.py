@@ -298,11 +298,10 @@ class FUNetGAN(Detector):
         reconstruction = self.draw(self.networks["encoder"](images))
         seen: UNetOutput = self.networks["critic"](torch.cat([images, reconstruction]))
         pairs = {"global": seen.global_features, "pixel": seen.pixel_features}
+        count = images.shape[0]
         return Evidence(
             reconstruction=reconstruction,
-            features={
-                name: (both[: len(images)], both[len(images) :]) for name, both in pairs.items()
-            },
+            features={name: (both[:count], both[count:]) for name, both in pairs.items()},
         )
 
     def draw(self, codes: Tensor, classes: Tensor | None = None) -> Tensor:

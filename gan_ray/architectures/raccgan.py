@@ -324,7 +324,7 @@ class RACCGAN(Detector):
         critic, encoder = self._critic, cast(Encoder, self.networks["encoder"])
         judged, seen = critic.maps(images), encoder.maps(images)
         every = torch.arange(self.image.classes, device=images.device)[:, None]
-        every = every.expand(-1, len(images))
+        every = every.expand(-1, images.shape[0])
         match self.config.label_policy:
             case "min":
                 tried = every
@@ -346,7 +346,7 @@ class RACCGAN(Detector):
             + self.config.weights.features * (wanted - found).square().mean(1)
             for image, found in zip(reconstructions, features, strict=True)
         ]
-        best, rows = torch.stack(distances).argmin(0), torch.arange(len(images))
+        best, rows = torch.stack(distances).argmin(0), torch.arange(images.shape[0])
         return Evidence(
             reconstruction=torch.stack(reconstructions)[best, rows],
             features={"critic": (wanted, torch.stack(features)[best, rows])},

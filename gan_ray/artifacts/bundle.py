@@ -1,8 +1,9 @@
 """A bundle: the folder that carries a trained detector to where images are scored.
 
-`manifest.json`, `weights.safetensors` (float32, only the networks that score) and `golden.npz`.
-Reading one runs no code of it: no pickle exists in any of the formats, every file is hashed before
-it is parsed, and what is hashed is what is parsed.
+`manifest.json`, `weights.safetensors` (only the networks that score) and `golden.npz`, and beside
+them the graphs of `artifacts.formats`, which are hashed and not looked into here. Reading one runs
+no code of it: no pickle exists in the formats that are parsed, every file is hashed before it is
+parsed, and what is hashed is what is parsed.
 """
 
 from __future__ import annotations
@@ -139,10 +140,20 @@ def write_bundle(folder: Path, detector: Detector, manifest: Manifest, *, golden
     Weights are stored in float32, those of the networks in `detector.infers` alone; the manifest's
     `files` are filled in here.
     """
-    contents = {WEIGHTS: save(_weights(detector)), GOLDEN: write_golden(golden)}
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    contents[MANIFEST] = dataclasses.replace(manifest, files=digests).to_json()
-    for name, data in contents.items():
+    bare = dataclasses.replace(manifest, files={})
+    _write(folder, bare, {WEIGHTS: save(_weights(detector)), GOLDEN: write_golden(golden)})
+
+
+def add_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write further files beside those of `write_bundle`, and name them in its manifest."""
+    file = folder / MANIFEST
+    _write(folder, parse_manifest(read_file(file), str(file)), files)
+
+
+def _write(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    manifest = dataclasses.replace(manifest, files={**manifest.files, **digests})
+    for name, data in {**files, MANIFEST: manifest.to_json()}.items():
         (folder / name).write_bytes(data)
 
 

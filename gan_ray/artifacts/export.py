@@ -7,18 +7,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from gan_ray.artifacts.bundle import Bundle, load_bundle, write_bundle
+from gan_ray.artifacts.bundle import add_files, load_bundle, write_bundle
 from gan_ray.artifacts.folder import new_folder, refuse_existing
+from gan_ray.artifacts.formats import FORMATS, refuse_without_packages, write_graphs
 from gan_ray.artifacts.golden import Golden, golden_classes, golden_images
-from gan_ray.artifacts.manifest import Manifest, Training, is_plain_name, software
+from gan_ray.artifacts.graph import refuse_search
+from gan_ray.artifacts.manifest import (
+    WEIGHTS,
+    Manifest,
+    Training,
+    is_plain_name,
+    software,
+)
+from gan_ray.artifacts.parity import LAST_BITS, OTHER_BITS, replays, same
 from gan_ray.config import Experiment, ScoreConfig, to_dict
 from gan_ray.data.sources import Split, load_training
 from gan_ray.data.strata import strata_of_calibration
 from gan_ray.data.transforms import preprocessing_hash
 from gan_ray.detector import Detector
-from gan_ray.errors import ArtifactError, ConfigError, unknown
+from gan_ray.errors import ConfigError, unknown
 from gan_ray.scoring.calibration import Calibration, calibrate
 from gan_ray.scoring.heads import parse_head
 from gan_ray.scoring.scales import fit_scales
@@ -26,12 +33,10 @@ from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
 from gan_ray.training.run import Checkpoint, RunFolder, load_detector
 
-TOLERANCE = 1e-4
-"""Largest difference between two scores of one image that counts as none."""
 FPR = 0.05
 """False-positive rate where none is stated."""
 
-_FORMATS = ("safetensors",)
+_WEIGHTS_ALONE = "safetensors"
 _PARITY_IMAGES = 200
 _THRESHOLD = "threshold.json"
 
@@ -45,7 +50,7 @@ def export(
     version: str = "1",
     fpr: float | None = None,
     by: str | None = None,
-    formats: str = "safetensors",
+    formats: str = _WEIGHTS_ALONE,
     head: str = "",
     device: str = "cpu",
 ) -> Path:
@@ -54,19 +59,20 @@ def export(
     The threshold is set on held-out normals that neither training nor selection saw, for `fpr`,
     and one for each stratum that the column `by` of the manifest tells; left out, they are those of
     the last `gan-ray calibrate`, or 0.05 and none. `head` is the score to ship, as `scoring.heads`
-    reads it, in place of the experiment's. Up to 200 of these images and the golden images are then
-    scored by the trained detector and by the bundle read back.
+    reads it, in place of the experiment's. `formats` names graphs to put beside the weights, which
+    are always there (`artifacts.formats`). Up to 200 of the held-out normals and the golden images
+    are then scored by the detector in memory, by the bundle read back and by each of its graphs.
 
     Raises:
         ArtifactError: a score differs by more than 1e-4 or a decision flips (nothing is left
-            behind), or the run has no usable checkpoint.
-        ConfigError: an unknown format, a head that cannot work, a name or version that cannot be
-            one, `out` exists, other data than the run's, too few held-out normals for `fpr`, or no
+            behind); torch cannot write the detector in a format; or the run has no usable
+            checkpoint.
+        ConfigError: an unknown format, a graph of a detector that searches or without the
+            packages it takes, a head that cannot work, a name or version that cannot be one,
+            `out` exists, other data than the run's, too few held-out normals for `fpr`, or no
             strata in column `by`.
     """
-    for format_ in formats.split(","):
-        if format_ not in _FORMATS:
-            raise ConfigError(unknown("bundle format", format_, _FORMATS))
+    graphs = _graphs(formats)
     for option, text in {"--name": name, "--version": version}.items():
         if text is not None and not is_plain_name(text):
             raise ConfigError(
@@ -75,24 +81,33 @@ def export(
             )
     refuse_existing(Path(out))
     trained = _open(run, checkpoint, device, head)
-    rate, column = trained.stated
-    calibration = _calibrate(trained, rate if fpr is None else fpr, column if by is None else by)
+    if graphs:
+        refuse_search(trained.detector)
+    stated_rate, stated_column = trained.stated
+    rate = stated_rate if fpr is None else fpr
+    column = stated_column if by is None else by
+    calibration = _calibrate(trained, rate, column)
     images = golden_images(trained.detector.image)
     kinds = golden_classes(images, trained.detector.image)
     golden = Golden(images, trained.scorer.score_images(images, classes=kinds).scores)
     manifest = _describe(trained, name or trained.experiment.architecture, version, calibration)
+    sample = trained.held_out.images[trained.sample], trained.held_out.classes[trained.sample]
     with new_folder(Path(out)) as draft:
         write_bundle(draft, trained.detector, manifest, golden=golden)
-        shipped = Scorer.from_bundle(load_bundle(draft), device=device)
-        sample = trained.held_out.images[trained.sample], trained.held_out.classes[trained.sample]
+        if graphs:
+            shipped = load_bundle(draft)
+            made = make_score(shipped.score, shipped.detector)
+            add_files(draft, write_graphs(shipped.detector, made, graphs))
+        scorers, _ = replays(load_bundle(draft), device=device, trusted=True)
         for what, (rows, classes) in {
             "held-out normals": sample,
             "golden images": (images, kinds),
         }.items():
-            expected, found = (
-                s.score_images(rows, classes=classes).scores for s in (trained.scorer, shipped)
-            )
-            _same(what, expected, found, calibration)
+            expected = trained.scorer.score_images(rows, classes=classes).scores
+            for file, scores in scorers.items():
+                bits = LAST_BITS if file == WEIGHTS else OTHER_BITS
+                found = scores(rows, classes)
+                same(f"{what}, {file}", expected, found, calibration, bits=bits)
     return Path(out)
 
 
@@ -120,39 +135,6 @@ def calibrate_run(
     details = {"checkpoint": trained.images, "calibration": to_dict(calibration)}
     trained.folder.put_json(_THRESHOLD, summary | details)
     return calibration
-
-
-def verify(bundle: str | Path, *, device: str = "cpu") -> dict[str, Any]:
-    """Check a bundle as a whole: schema, digests, weights, and the scores of its golden images.
-
-    Raises:
-        ArtifactError: something is not as it was exported.
-    """
-    loaded = load_bundle(bundle)
-    difference = replay(loaded, Scorer.from_bundle(loaded, device=device))
-    manifest = loaded.manifest
-    return {
-        "bundle": manifest.reference,
-        "digest": manifest.digest,
-        "schema": manifest.schema_version,
-        "architecture": manifest.architecture,
-        "files": sorted(manifest.files),
-        "golden_images": len(loaded.golden.images),
-        "max_score_difference": difference,
-    }
-
-
-def replay(bundle: Bundle, scorer: Scorer, images: int | None = None) -> float:
-    """Score the golden images again, or the first of them; give the largest difference.
-
-    Raises:
-        ArtifactError: it is above 1e-4.
-    """
-    rows = bundle.golden.images[:images]
-    classes = golden_classes(rows, bundle.manifest.image)
-    found = scorer.score_images(rows, classes=classes).scores
-    what = f"golden images of {bundle.manifest.reference}"
-    return _same(what, bundle.golden.scores[:images], found)
 
 
 @dataclass(frozen=True)
@@ -219,6 +201,18 @@ def _open(run: str | Path, checkpoint: Checkpoint, device: str, head: str = "") 
     )
 
 
+def _graphs(formats: str) -> list[str]:
+    """Give the graphs that `--format` names, which this installation can write and replay."""
+    names = formats.split(",")
+    for name in names:
+        if name not in (_WEIGHTS_ALONE, *FORMATS):
+            raise ConfigError(unknown("bundle format", name, (_WEIGHTS_ALONE, *FORMATS)))
+    graphs = [name for name in FORMATS if name in names]
+    for name in graphs:
+        refuse_without_packages(FORMATS[name])
+    return graphs
+
+
 def _calibrate(trained: _Trained, fpr: float, by: str) -> Calibration:
     data = trained.experiment.data
     strata = strata_of_calibration(data, by) if by else None
@@ -255,23 +249,3 @@ def _describe(trained: _Trained, name: str, version: str, calibration: Calibrati
         ),
         files={},
     )
-
-
-def _same(
-    what: str, expected: np.ndarray, found: np.ndarray, calibration: Calibration | None = None
-) -> float:
-    difference = float(np.abs(expected - found).max())
-    flips = 0
-    if calibration is not None:
-        # The threshold is some image's own score, where a last bit can decide and means nothing.
-        equal = np.isclose(expected, found, rtol=1e-6, atol=0)
-        for threshold in (calibration, *calibration.strata.values()):
-            flipped = threshold.abnormal(expected) != threshold.abnormal(found)
-            flips += int((flipped & ~equal).sum())
-    if not difference <= TOLERANCE or flips:
-        raise ArtifactError(
-            f"{what}: scores changed; the largest difference is {difference:.3g} (allowed: "
-            f"{TOLERANCE:g}) and {flips} of {len(expected)} decisions flipped. Use the library "
-            "versions the bundle was made with, or export the run again"
-        )
-    return difference

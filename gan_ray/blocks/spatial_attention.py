@@ -39,7 +39,7 @@ class PositionConditioning(nn.Module):
     def forward(self, windows: Tensor) -> Tensor:
         """Map [B * grid**2, channels, h, w] to the same shape."""
         planes = window_partition(self.position.feature_map(windows)[None], self.grid)
-        planes = planes.repeat(len(windows) // len(planes), 1, 1, 1)
+        planes = planes.repeat(windows.shape[0] // planes.shape[0], 1, 1, 1)
         mixed: Tensor = self.mix(torch.cat((windows, planes), 1))
         return mixed
 

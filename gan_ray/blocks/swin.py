@@ -167,7 +167,7 @@ class WindowAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend [B, grid * window, grid * window, width]; same shape."""
-        batch, width = len(tokens), tokens.shape[-1]
+        batch, width = tokens.shape[0], tokens.shape[-1]
         windows, count = self.grid**2, self.window**2
         inside = window_partition(tokens.permute(0, 3, 1, 2), self.grid).flatten(2).transpose(1, 2)
         # [3, B, windows * heads, T, d]: to the attention, each window's heads are heads of its own.

@@ -20,6 +20,7 @@ from gan_ray.experiment import build_detector, image_spec, make
 from gan_ray.scoring.calibration import calibrate
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.scoring.scores import make_score
+from gan_ray.training.launch import train
 
 Forge = Callable[..., Path]
 
@@ -81,3 +82,16 @@ def forge(bundle: Path) -> Forge:
         return bundle
 
     return forged
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose best checkpoint is not its last one; no test may change it."""
+    path = tmp_path_factory.mktemp("runs") / "brainomaly"
+    changes = {
+        "data": {"source": "digits", "normal_class": 1, "holdout": 0.4},
+        "train": {"images": 64, "report_every": 16, "samples": 0},
+    }
+    run = train(make("brainomaly", preset="tiny", changes=changes), path, local=True)
+    run.put_json("selection.json", {**run.get_json("selection.json"), "images": 48})
+    return path

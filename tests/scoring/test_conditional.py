@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from gan_ray.artifacts.bundle import load_bundle
-from gan_ray.artifacts.export import export, verify
+from gan_ray.artifacts.export import export
+from gan_ray.artifacts.parity import verify
 from gan_ray.config import DataConfig, Experiment, ScoreConfig
 from gan_ray.data.sources import load_test, load_training
 from gan_ray.detector import Evidence, ImageSpec

@@ -6,7 +6,8 @@ import torch
 
 from gan_ray import architectures
 from gan_ray.artifacts.bundle import load_bundle
-from gan_ray.artifacts.export import export, verify
+from gan_ray.artifacts.export import export
+from gan_ray.artifacts.parity import verify
 from gan_ray.config import ScoreConfig
 from gan_ray.data.sources import Split, load_training
 from gan_ray.errors import ConfigError
