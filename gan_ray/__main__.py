@@ -231,6 +231,9 @@ def export(arguments: list[str]) -> int:
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
     about = "safetensors, and after commas the graphs to put beside it: pt2, onnx"
     parser.add_argument("--format", default="safetensors", help=about)
+    about = "of the stored weights; arithmetic stays float32"
+    precisions = ["float32", "bfloat16", "int8"]
+    parser.add_argument("--precision", choices=precisions, default="float32", help=about)
     parser.add_argument("--name", default=None)
     parser.add_argument("--version", default="1")
     parser.add_argument("--head", default="", help="another score: name[,smooth=2][,top=0.01]")
@@ -248,6 +251,7 @@ def export(arguments: list[str]) -> int:
         fpr=options.fpr,
         by=options.by,
         formats=options.format,
+        precision=options.precision,
         head=options.head,
     )
     _print_json({"bundle": str(bundle)}) if options.json else _say(f"bundle: {bundle}")

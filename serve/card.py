@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gan_ray.artifacts.folder import read_file
 from gan_ray.artifacts.manifest import MANIFEST, Manifest, parse_manifest
-from gan_ray.config import from_dict
+from gan_ray.config import from_dict, to_dict
 from gan_ray.detector import ImageSpec
 from gan_ray.scoring import calibration
 from gan_ray.scoring.calibration import Calibration
@@ -94,6 +94,8 @@ class Card:
                 "fit": manifest.fit,
                 "preprocess": manifest.preprocessing,
                 "digest": f"sha256:{manifest.digest}",
+                "precision": manifest.precision,
+                "drift": None if manifest.drift is None else to_dict(manifest.drift),
                 "passes_per_image": manifest.passes_per_image,
                 "max_batch": pace.max_batch,
                 "deadline_s": pace.deadline_s,

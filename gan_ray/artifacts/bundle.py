@@ -23,6 +23,7 @@ from torch import Tensor
 from gan_ray.artifacts.folder import new_folder, read_file
 from gan_ray.artifacts.golden import Golden, read_golden, write_golden
 from gan_ray.artifacts.manifest import GOLDEN, MANIFEST, WEIGHTS, Manifest, parse_manifest
+from gan_ray.artifacts.precision import Precision, loaded, stored
 from gan_ray.config import Experiment, ScoreConfig, from_dict
 from gan_ray.data.transforms import preprocessing_hash
 from gan_ray.detector import Detector
@@ -59,7 +60,7 @@ def load_bundle(path: str | Path) -> Bundle:
     golden = read_golden(contents[GOLDEN], manifest.image, str(path / GOLDEN))
     for name in set(detector.networks) - set(detector.infers):
         del detector.networks[name]
-    _load_weights(detector, contents[WEIGHTS], path / WEIGHTS)
+    _load_weights(detector, contents[WEIGHTS], manifest.precision, path / WEIGHTS)
     detector.eval().requires_grad_(False)
     return Bundle(path, manifest, experiment, score, calibration, detector, golden)
 
@@ -137,11 +138,12 @@ def save_bundle(
 def write_bundle(folder: Path, detector: Detector, manifest: Manifest, *, golden: Golden) -> None:
     """Write the three files into an empty folder; the same content gives the same bytes.
 
-    Weights are stored in float32, those of the networks in `detector.infers` alone; the manifest's
-    `files` are filled in here.
+    Weights are stored in the manifest's precision, those of the networks in `detector.infers`
+    alone; the manifest's `files` are filled in here.
     """
+    weights = stored(_weights(detector), manifest.precision)
     bare = dataclasses.replace(manifest, files={})
-    _write(folder, bare, {WEIGHTS: save(_weights(detector)), GOLDEN: write_golden(golden)})
+    _write(folder, bare, {WEIGHTS: save(weights), GOLDEN: write_golden(golden)})
 
 
 def add_files(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -193,16 +195,16 @@ def _stored_type(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.is_floating_point() else tensor.dtype
 
 
-def _load_weights(detector: Detector, data: bytes, file: Path) -> None:
+def _load_weights(detector: Detector, data: bytes, precision: Precision, file: Path) -> None:
     try:
-        stored = load(data)
+        tensors = load(data)
     except (SafetensorError, KeyError, ValueError, OverflowError, MemoryError) as error:
         raise ArtifactError(f"{file}: no readable safetensors ({error}); export it again") from None
-    wanted = {
-        name: (tuple(tensor.shape), _stored_type(tensor))
-        for name, tensor in detector.state_dict().items()
-    }
-    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in stored.items()}
+    plain = {n: tensor.to(_stored_type(tensor)) for n, tensor in detector.state_dict().items()}
+    wanted, found = (
+        {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in some.items()}
+        for some in (stored(plain, precision), tensors)
+    )
     if found != wanted:
         odd = sorted(n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n))
         raise ArtifactError(
@@ -210,10 +212,10 @@ def _load_weights(detector: Detector, data: bytes, file: Path) -> None:
             f"{found.get(odd[0], 'nothing')}, needed {wanted.get(odd[0], 'nothing')} "
             f"({len(odd)} differ); use the gan-ray that wrote the bundle, or export it again"
         )
-    broken = sorted(name for name, tensor in stored.items() if not tensor.isfinite().all())
+    broken = sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all())
     if broken:
         raise ArtifactError(
             f"{file}: {broken[0]} is not finite ({len(broken)} such tensors); do not use this "
             "bundle, export an earlier checkpoint"
         )
-    detector.load_state_dict(stored)
+    detector.load_state_dict(loaded(tensors))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import numpy as np
 
 from gan_ray.artifacts.bundle import add_files, load_bundle, write_bundle
 from gan_ray.artifacts.folder import new_folder, refuse_existing
@@ -14,18 +17,20 @@ from gan_ray.artifacts.golden import Golden, golden_classes, golden_images
 from gan_ray.artifacts.graph import refuse_search
 from gan_ray.artifacts.manifest import (
     WEIGHTS,
+    Drift,
     Manifest,
     Training,
     is_plain_name,
     software,
 )
 from gan_ray.artifacts.parity import LAST_BITS, OTHER_BITS, replays, same
+from gan_ray.artifacts.precision import Precision, loaded, stored
 from gan_ray.config import Experiment, ScoreConfig, to_dict
 from gan_ray.data.sources import Split, load_training
 from gan_ray.data.strata import strata_of_calibration
 from gan_ray.data.transforms import preprocessing_hash
 from gan_ray.detector import Detector
-from gan_ray.errors import ConfigError, unknown
+from gan_ray.errors import ArtifactError, ConfigError, unknown
 from gan_ray.scoring.calibration import Calibration, calibrate
 from gan_ray.scoring.heads import parse_head
 from gan_ray.scoring.scales import fit_scales
@@ -35,6 +40,9 @@ from gan_ray.training.run import Checkpoint, RunFolder, load_detector
 
 FPR = 0.05
 """False-positive rate where none is stated."""
+DRIFT = 0.1
+"""Largest mean difference of scores by weights of a lower precision, as a share of the standard
+deviation of the float32 scores of held-out normals."""
 
 _WEIGHTS_ALONE = "safetensors"
 _PARITY_IMAGES = 200
@@ -51,6 +59,7 @@ def export(
     fpr: float | None = None,
     by: str | None = None,
     formats: str = _WEIGHTS_ALONE,
+    precision: Precision = "float32",
     head: str = "",
     device: str = "cpu",
 ) -> Path:
@@ -60,19 +69,23 @@ def export(
     and one for each stratum that the column `by` of the manifest tells; left out, they are those of
     the last `gan-ray calibrate`, or 0.05 and none. `head` is the score to ship, as `scoring.heads`
     reads it, in place of the experiment's. `formats` names graphs to put beside the weights, which
-    are always there (`artifacts.formats`). Up to 200 of the held-out normals and the golden images
-    are then scored by the detector in memory, by the bundle read back and by each of its graphs.
+    are always there (`artifacts.formats`). A lower `precision` rounds the weights first: threshold
+    and golden scores are those of the rounded detector, and the manifest tells how far scores
+    moved. Up to 200 of the held-out normals and the golden images are then scored by the detector
+    in memory, by the bundle read back and by each of its graphs.
 
     Raises:
-        ArtifactError: a score differs by more than 1e-4 or a decision flips (nothing is left
-            behind); torch cannot write the detector in a format; or the run has no usable
-            checkpoint.
-        ConfigError: an unknown format, a graph of a detector that searches or without the
-            packages it takes, a head that cannot work, a name or version that cannot be one,
+        ArtifactError: a score differs by more than 1e-4 or a decision flips, or the precision moves
+            scores too far (nothing is left behind); torch cannot write the detector in a format; or
+            the run has no usable checkpoint.
+        ConfigError: an unknown format or precision, a graph of a detector that searches or without
+            the packages it takes, a head that cannot work, a name or version that cannot be one,
             `out` exists, other data than the run's, too few held-out normals for `fpr`, or no
             strata in column `by`.
     """
     graphs = _graphs(formats)
+    if precision not in get_args(Precision):
+        raise ConfigError(unknown("precision", precision, get_args(Precision)))
     for option, text in {"--name": name, "--version": version}.items():
         if text is not None and not is_plain_name(text):
             raise ConfigError(
@@ -80,17 +93,22 @@ def export(
                 "and underscores, beginning with a letter or digit"
             )
     refuse_existing(Path(out))
-    trained = _open(run, checkpoint, device, head)
+    trained = exact = _open(run, checkpoint, device, head)
     if graphs:
         refuse_search(trained.detector)
-    stated_rate, stated_column = trained.stated
+    stated_rate, stated_column = exact.stated
     rate = stated_rate if fpr is None else fpr
     column = stated_column if by is None else by
+    if precision != "float32":
+        trained = _rounded(exact, precision)
     calibration = _calibrate(trained, rate, column)
     images = golden_images(trained.detector.image)
     kinds = golden_classes(images, trained.detector.image)
     golden = Golden(images, trained.scorer.score_images(images, classes=kinds).scores)
     manifest = _describe(trained, name or trained.experiment.architecture, version, calibration)
+    if trained is not exact:
+        drift = _drift(exact, _calibrate(exact, rate, column), trained, calibration)
+        manifest = replace(manifest, precision=precision, drift=drift)
     sample = trained.held_out.images[trained.sample], trained.held_out.classes[trained.sample]
     with new_folder(Path(out)) as draft:
         write_bundle(draft, trained.detector, manifest, golden=golden)
@@ -148,6 +166,7 @@ class _Trained:
     images: int
     score: ScoreConfig
     scorer: Scorer
+    select: Split
     held_out: Split
     fingerprint: str
 
@@ -196,6 +215,7 @@ def _open(run: str | Path, checkpoint: Checkpoint, device: str, head: str = "") 
         images=images,
         score=score,
         scorer=Scorer(detector, made, fit=experiment.data.fit, device=device),
+        select=data.select,
         held_out=data.calibrate,
         fingerprint=data.fingerprint,
     )
@@ -211,6 +231,47 @@ def _graphs(formats: str) -> list[str]:
     for name in graphs:
         refuse_without_packages(FORMATS[name])
     return graphs
+
+
+def _rounded(exact: _Trained, precision: Precision) -> _Trained:
+    """Give the same checkpoint with weights as a bundle of this precision gives them back."""
+    detector = copy.deepcopy(exact.detector)
+    detector.load_state_dict(loaded(stored(detector.state_dict(), precision)))
+    device = exact.scorer.device
+    score = fit_scales(exact.score, detector, exact.select, device=device)
+    made = make_score(score, detector)
+    scorer = Scorer(detector, made, fit=exact.experiment.data.fit, device=device)
+    return replace(exact, detector=detector, score=score, scorer=scorer)
+
+
+def _drift(
+    exact: _Trained, by_exact: Calibration, rounded: _Trained, by_rounded: Calibration
+) -> Drift:
+    """Tell how far the scores of held-out normals moved, each judged by its own threshold.
+
+    Raises:
+        ArtifactError: too far.
+    """
+    images, classes = exact.held_out.images, exact.held_out.classes
+    before, after = (
+        t.scorer.score_images(images, classes=classes).scores for t in (exact, rounded)
+    )
+    gaps = np.abs(after - before)
+    drift = Drift(
+        images=len(gaps),
+        largest=float(gaps.max()),
+        mean=float(gaps.mean()),
+        spread=float(before.std()),
+        flips=int((by_exact.abnormal(before) != by_rounded.abnormal(after)).sum()),
+    )
+    if not drift.mean <= DRIFT * drift.spread:
+        raise ArtifactError(
+            f"the lower precision moves the score of a held-out normal by {drift.mean:.3g} on "
+            f"average, where at most {DRIFT:g} of their standard deviation {drift.spread:.3g} is "
+            "allowed: it would judge other images than the run does. Leave --precision out, or "
+            "take bfloat16, which rounds less than int8"
+        )
+    return drift
 
 
 def _calibrate(trained: _Trained, fpr: float, by: str) -> Calibration:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, NoReturn
 
+from gan_ray.artifacts.precision import Precision
 from gan_ray.config import config, from_dict, to_dict
 from gan_ray.detector import ImageSpec
 from gan_ray.errors import ArtifactError, ConfigError
@@ -46,6 +47,22 @@ class Training:
 
 
 @config
+class Drift:
+    """How far scores moved when the weights were rounded: on held-out normals, no label is read."""
+
+    images: int
+    """Held-out normals."""
+    largest: float
+    """Largest absolute difference from the float32 score of an image."""
+    mean: float
+    """Mean absolute difference."""
+    spread: float
+    """Standard deviation of the float32 scores, to measure the differences by."""
+    flips: int
+    """Decisions that differ, each score judged by the threshold of its own precision."""
+
+
+@config
 class Manifest:
     """Everything a bundle says about itself; serialised with `schema_version` as `schema`."""
 
@@ -75,6 +92,10 @@ class Manifest:
     """Figures of the checkpoint, by name with their split: `val/aucp`."""
     passes_per_image: int
     """Network passes one image costs, roughly."""
+    precision: Precision = "float32"
+    """Of the stored weights; golden scores and threshold are theirs."""
+    drift: Drift | None = None
+    """What a lower precision than float32 changed."""
     software: dict[str, str]
     """Versions of the code and of the libraries that shape a score."""
     training: Training

@@ -12,6 +12,7 @@ from gan_ray.artifacts.bundle import Bundle, load_bundle, read_verified
 from gan_ray.artifacts.formats import FORMATS, GraphScorer, missing
 from gan_ray.artifacts.golden import golden_classes
 from gan_ray.artifacts.manifest import WEIGHTS
+from gan_ray.config import to_dict
 from gan_ray.errors import ArtifactError, ConfigError
 from gan_ray.scoring.calibration import Calibration
 from gan_ray.scoring.scorer import Scorer
@@ -64,6 +65,8 @@ def verify(bundle: str | Path, *, device: str = "cpu", trusted: bool = False) ->
         "max_score_difference": max(differences.values()),
         "replayed": differences,
         "not_replayed": passed_over,
+        "precision": manifest.precision,
+        "drift": None if manifest.drift is None else to_dict(manifest.drift),
     }
 
 
