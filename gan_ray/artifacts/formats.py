@@ -167,7 +167,7 @@ class GraphScorer:
 @contextmanager
 def _told(what: str, remedy: str) -> Iterator[None]:
     """Make one error of the many that exporters and runtimes raise, and keep them quiet."""
-    log = logging.getLogger("torch.onnx")
+    log = logging.getLogger("torch")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
