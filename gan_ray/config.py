@@ -128,6 +128,9 @@ class DataConfig:
     """Source data-json: images of the unlabeled mix; 0 means as many as there are normals."""
     holdout: Share = 0.2
     """Share of training normals held out, half for selection and half for calibration."""
+    mix_held_out: Share = 0.0
+    """Share of the unlabeled mix that is never trained on and that selection looks at; 0 looks at
+    the images that are trained on, which rewards remembering them."""
     group_pattern: str = ""
     """Regular expression on the file name whose first group names the patient."""
     manifest: str = ""

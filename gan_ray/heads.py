@@ -54,14 +54,14 @@ def rank(bundle: str, texts: Sequence[str] = (), *, root: str = "") -> list[dict
             f"{loaded.manifest.data_fingerprint}, here {data.fingerprint}): its held-out normals "
             "are not known. Give the images of its training (--root)."
         )
-    if data.unlabeled is None:
+    if data.mix is None:
         raise ConfigError(
             "heads are chosen by AUCp, held-out normals against an unlabeled mix, and these data "
             "have none (train/unlabeled). Keep the paper's score; `gan-ray evaluate --heads` "
             "describes others on the test split, which is no choice."
         )
     scorer = Scorer.from_bundle(loaded, heads=heads)
-    found = aucp_of_heads(scorer, data.select, data.unlabeled)
+    found = aucp_of_heads(scorer, data.select, data.mix)
     rows = [{"head": name, **asdict(one)} for name, one in found.items()]
     return sorted(rows, key=lambda row: -row["aucp"])
 

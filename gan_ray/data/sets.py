@@ -38,7 +38,7 @@ class TrainingData:
     normal: Split
     """Normal images to train on."""
     unlabeled: Split | None
-    """A mix of normal and abnormal images without labels, where the source has one."""
+    """A mix of normal and abnormal images to train on without labels, where the source has one."""
     select: Split
     """Held-out normals that choose checkpoints and settings."""
     calibrate: Split
@@ -47,6 +47,14 @@ class TrainingData:
     """`select` and the abnormal images of a validation folder, with labels 0 and 1."""
     fingerprint: str
     """Names the content: equal for equal images, groups and image settings, wherever they lie."""
+    held_out_mix: Split | None = None
+    """Images of the mix that are not trained on (`data.mix_held_out`); they share no group with
+    `unlabeled`. None where all are."""
+
+    @property
+    def mix(self) -> Split | None:
+        """The unlabeled images that selection looks at: those held out of training, or else all."""
+        return self.unlabeled if self.held_out_mix is None else self.held_out_mix
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from gan_ray.data.masks import load_masks
 from gan_ray.data.npz import npz
 from gan_ray.data.pseudo_classes import fit_classes
 from gan_ray.data.sets import Split, TestData, TrainingData
-from gan_ray.data.splits import hold_out, shared
+from gan_ray.data.splits import hold_out, set_aside, shared
 from gan_ray.data.svhn import svhn
 from gan_ray.data.transforms import preprocessing_hash, widen
 from gan_ray.detector import ImageSpec
@@ -89,6 +89,8 @@ class TrainingItems:
     calibrate: Sequence[Item]
     abnormal: Sequence[Item]
     """Abnormal images of a validation folder."""
+    held_out_mix: Sequence[Item] = ()
+    """Unlabeled images that are not trained on."""
     notes: Sequence[str] = ()
     """What the source gave otherwise than asked."""
 
@@ -120,12 +122,13 @@ def open_source(data: DataConfig) -> Source:
 
 
 def training_items(parts: Parts, data: DataConfig) -> TrainingItems:
-    """Say what each item of `Source.training` is for; normals are held out by group.
+    """Say what each item of `Source.training` is for; images are held out by group.
 
     A folder of validation normals is used instead of held-out training normals.
 
     Raises:
-        DataError: there are no training normals, or too few groups of them.
+        ConfigError: unlabeled images are to be held out, and there are none.
+        DataError: there are no training normals, or too few groups of them or of the mix.
     """
     normal = parts["train/normal"]
     if not normal:
@@ -137,7 +140,15 @@ def training_items(parts: Parts, data: DataConfig) -> TrainingItems:
         _, select, calibrate = hold_out(parts["val/normal"], _group, 1.0)
     else:
         normal, select, calibrate = hold_out(normal, _group, data.holdout)
-    return TrainingItems(normal, parts["train/unlabeled"], select, calibrate, parts["val/abnormal"])
+    mix, held_out_mix = parts["train/unlabeled"], list[Item]()
+    if data.mix_held_out and not mix:
+        raise ConfigError(
+            f"data.mix_held_out is {data.mix_held_out:g}, but the data have no unlabeled mix "
+            "(train/unlabeled) to hold images out of: add one, or leave --data.mix-held-out out."
+        )
+    if data.mix_held_out:
+        mix, held_out_mix = set_aside(mix, _group, data.mix_held_out)
+    return TrainingItems(normal, mix, select, calibrate, parts["val/abnormal"], held_out_mix)
 
 
 def list_training(data: DataConfig) -> TrainingItems:
@@ -173,6 +184,8 @@ def load_training(data: DataConfig) -> TrainingData:
         "calibrate": items.calibrate,
         "labelled": [*items.select, *items.abnormal] if items.abnormal else [],
     }
+    if items.held_out_mix:  # no part of the fingerprint of data without it
+        by_part["held_out_mix"] = items.held_out_mix
     parts = {name: decode(some, image, data.fit) for name, some in by_part.items()}
     if any(split.images.dtype == np.uint16 for split in parts.values()):
         parts = {
@@ -192,6 +205,7 @@ def load_training(data: DataConfig) -> TrainingData:
         calibrate=parts["calibrate"],
         labelled=(parts["labelled"], labels) if items.abnormal else None,
         fingerprint=_fingerprint(parts, preprocessing_hash(image, data.fit), data.classes),
+        held_out_mix=parts.get("held_out_mix"),
     )
 
 

@@ -52,6 +52,29 @@ def hold_out(
     return train, selected, calibrate
 
 
+def set_aside(
+    items: Sequence[T], group: Callable[[T], str], share: float
+) -> tuple[list[T], list[T]]:
+    """Split items into (rest, aside) so that no group is in both.
+
+    Aside are the groups whose place in [0, 1) is below `share`. The places are those of `hold_out`:
+    a group that occurs in two sets of items is set aside in both or in neither, at equal shares.
+
+    Raises:
+        DataError: a part would be empty.
+    """
+    parts: tuple[list[T], list[T]] = ([], [])
+    for item in items:
+        parts[position(group(item)) < share].append(item)
+    if not all(parts):
+        raise DataError(
+            f"of {len(items)} unlabeled images a share of {share:g} by group (patient) leaves "
+            f"{len(parts[0])} to train on and {len(parts[1])} held out: both need one. Choose "
+            "another --data.mix-held-out, or check --data.group-pattern and --data.manifest."
+        )
+    return parts
+
+
 def shared(first: Iterable[str], second: Iterable[str]) -> list[str]:
     """Names that occur in both, sorted."""
     return sorted(set(first) & set(second))

@@ -15,7 +15,7 @@ from gan_ray.data.sets import Split, TrainingData
 from gan_ray.errors import GanRayError, StorageError
 from gan_ray.training import distributed
 
-_SPLITS = ("normal", "unlabeled", "select", "calibrate", "labelled")
+_SPLITS = ("normal", "unlabeled", "held_out_mix", "select", "calibrate", "labelled")
 _COLUMNS = tuple(field.name for field in fields(Split))
 
 
@@ -91,7 +91,7 @@ def _mapped(folder: Path) -> TrainingData:
         small = {c: np.load(folder / f"{name}.{c}.npy") for c in _COLUMNS if c != "images"}
         return Split(images=images.view(np.ndarray), **small)
 
-    normal, unlabeled, select, calibrate, labelled = map(split, _SPLITS)
+    normal, unlabeled, held_out_mix, select, calibrate, labelled = map(split, _SPLITS)
     assert normal is not None
     assert select is not None
     assert calibrate is not None
@@ -102,4 +102,5 @@ def _mapped(folder: Path) -> TrainingData:
         calibrate=calibrate,
         labelled=None if labelled is None else (labelled, np.load(folder / "labels.npy")),
         fingerprint=(folder / "fingerprint").read_text(),
+        held_out_mix=held_out_mix,
     )

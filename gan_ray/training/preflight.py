@@ -33,7 +33,7 @@ def preflight(experiment: Experiment[Any]) -> list[str]:
     items = list_training(experiment.data)
     if detector.conditional and experiment.data.classes == "source":
         numbers = number_kinds(items.normal, experiment.data)
-        refuse_unknown([*items.unlabeled, *items.abnormal], numbers)
+        refuse_unknown([*items.unlabeled, *items.held_out_mix, *items.abnormal], numbers)
     offered = ["normal", "class", *(["unlabeled"] if items.unlabeled else [])]
     check_streams(architectures.get(experiment.architecture).streams, offered)
     check_selection(experiment, unlabeled=bool(items.unlabeled), labelled=bool(items.abnormal))

@@ -116,7 +116,8 @@ def part_to_look_at(data: TrainingData, count: int) -> TrainingData:
     return dataclasses.replace(
         data,
         select=part("select", data.select),
-        unlabeled=data.unlabeled and part("unlabeled", data.unlabeled),
+        unlabeled=data.mix and part("unlabeled", data.mix),
+        held_out_mix=None,
         labelled=labelled,
     )
 
@@ -140,15 +141,18 @@ class Validation:
         return len(data.select) + len(data.unlabeled or ()) + len(labelled)
 
     def look(self, detector: Detector, device: torch.device) -> Look:
-        """Score the held-out normals, the unlabeled mix and the labelled validation images."""
+        """Score the held-out normals, the unlabeled mix and the labelled validation images.
+
+        Where a part of the mix is held out of training, the mix is that part.
+        """
         experiment, data = self._experiment, self._data
         score = fit_scales(experiment.score, detector, data.select, device=device)
         scorer = Scorer(
             detector, make_score(score, detector), fit=experiment.data.fit, device=device
         )
         splits = {"select": data.select}
-        if data.unlabeled is not None:
-            splits["unlabeled"] = data.unlabeled
+        if data.mix is not None:
+            splits["unlabeled"] = data.mix
         if data.labelled is not None:
             splits["labelled"] = data.labelled[0]
         results = {
@@ -200,8 +204,8 @@ class Validation:
         if count == 0:
             return {}
         shown = [(self._data.select, (count + 1) // 2)]
-        if self._data.unlabeled is not None:
-            shown.append((self._data.unlabeled, count // 2))
+        if self._data.mix is not None:
+            shown.append((self._data.mix, count // 2))
         images = np.concatenate([split.images[:rows] for split, rows in shown])
         classes = np.concatenate([split.classes[:rows] for split, rows in shown])
         result = scorer.score_images(images, classes=classes, maps=True, reconstructions=True)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gan_ray.config import DataConfig
 from gan_ray.data.sources import TrainingData, load_test, load_training
+from gan_ray.data.streams import Streams
 from gan_ray.errors import ConfigError, DataError
 from tests.data.trees import folders, noise, png, write_folder, write_zip
 
@@ -128,6 +130,50 @@ def test_a_patient_in_the_unlabeled_mix_too_is_let_through(tmp_path: Path):
     data = load_training(settings(root, group_pattern=PATIENTS))
     assert data.unlabeled is not None
     assert set(data.unlabeled.groups) & set(data.normal.groups)
+
+
+def mixed(tmp_path: Path, **changes: object) -> DataConfig:
+    """Sixty unlabeled images, three of each of twenty patients."""
+    files = folders({"train/normal": 24, "train/unlabeled": 60, "test/normal": 1})
+    rows = [f"{name},{number % 20 if 'unlabeled' in name else name}"
+            for number, name in enumerate(files)]  # fmt: skip
+    root = write_folder(tmp_path / "set", files)
+    (tmp_path / "who.csv").write_text("\n".join(["file,group", *rows]))
+    return settings(root, manifest="who.csv", **changes)
+
+
+def test_what_is_held_out_of_the_mix_never_enters_a_training_batch(tmp_path: Path):
+    data = load_training(mixed(tmp_path, mix_held_out=0.3))
+    assert data.unlabeled is not None
+    assert data.held_out_mix is not None
+    assert data.mix is data.held_out_mix
+    assert not set(data.unlabeled.groups) & set(data.held_out_mix.groups), "patients stay together"
+    assert len(data.unlabeled) + len(data.held_out_mix) == 60
+    device, dtype = torch.device("cpu"), torch.float64
+    streams = Streams(data, ("normal", "unlabeled"), seed=0, device=device, dtype=dtype)
+    seen = set()
+    for images in range(0, 240, 24):
+        batch = streams.batch(stage="gan", images=images, size=24, rank=0, world=1)
+        pixels = ((batch["unlabeled"] + 1) * 127.5).round().to(torch.uint8).numpy()
+        seen |= {image.tobytes() for image in pixels}
+    assert seen == {image.tobytes() for image in data.unlabeled.images}
+    assert not seen & {image.tobytes() for image in data.held_out_mix.images}
+
+
+def test_without_it_selection_looks_at_the_mix_that_is_trained_on(tmp_path: Path):
+    plain, held = (load_training(mixed(tmp_path / str(s), mix_held_out=s)) for s in (0.0, 0.3))
+    assert plain.mix is plain.unlabeled
+    assert plain.held_out_mix is None
+    assert plain.fingerprint != held.fingerprint
+    assert list(plain.select.ids) == list(held.select.ids)
+
+
+def test_a_share_of_the_mix_that_leaves_nothing_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="both need one"):
+        load_training(mixed(tmp_path, mix_held_out=1.0))
+    files = folders({"train/normal": 24, "test/normal": 1})
+    with pytest.raises(ConfigError, match="no unlabeled mix"):
+        load_training(settings(write_folder(tmp_path / "none", files), mix_held_out=0.5))
 
 
 def test_an_unreadable_training_image_stops_before_training_with_its_name(tmp_path: Path):

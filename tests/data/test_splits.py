@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gan_ray.data.splits import hold_out, position, shared
+from gan_ray.data.splits import hold_out, position, set_aside, shared
 from gan_ray.errors import DataError
 
 patients = st.lists(st.integers(0, 50).map(str), max_size=40).map(lambda more: [*"abc", *more])
@@ -64,3 +64,17 @@ def test_too_few_patients_are_refused():
         hold_out(["a", "b"] * 4, str, 0.2)
     with pytest.raises(DataError, match="into 2 parts"):
         hold_out(["a"] * 4, str, 1.0)
+
+
+def test_a_patient_is_set_aside_of_the_mix_where_it_is_held_out_of_the_normals():
+    numbers = [str(number) for number in range(500)]
+    train, select, calibrate = split(numbers, 0.3)
+    rest, aside = set_aside(numbers, str, 0.3)
+    assert rest == train
+    assert sorted(aside) == sorted([*select, *calibrate])
+
+
+def test_a_part_without_a_patient_is_refused():
+    for share in (0.0, 1.0):
+        with pytest.raises(DataError, match="both need one"):
+            set_aside(["a", "b", "c"], str, share)

@@ -16,7 +16,7 @@ from gan_ray.training import distributed
 from gan_ray.training.node_data import once_per_node
 from tests.training.ranks import on_two_ranks
 
-DIGITS = DataConfig(source="digits", normal_class=1, image_size=8)
+DIGITS = DataConfig(source="digits", normal_class=1, image_size=8, mix_held_out=0.2)
 
 
 def _share(rank: int, folder: str) -> None:

@@ -165,3 +165,16 @@ def test_fid_without_a_network_or_a_mix_is_refused(features, tmp_path):
     with pytest.raises(ArtifactError):
         preflight(translation(str(tmp_path / "nowhere")))
     assert Validation(translation("", select="last"), nothing)
+
+
+def test_the_mix_that_is_held_out_of_training_is_what_is_looked_at():
+    held = dataclasses.replace(DATA, held_out_mix=split("held", 9))
+    settings = experiment.make("alocc", preset="tiny", changes={"train": {"samples": 4}})
+    detector = experiment.build_detector(settings).eval().requires_grad_(False)
+    for count in (0, 5):
+        train = dataclasses.replace(settings.train, look=count)
+        validation = Validation(dataclasses.replace(settings, train=train), held)
+        seen = validation.look(detector, torch.device("cpu"))
+        assert {name[:4] for name in ids(seen)["unlabeled"]} == {"held"}
+        assert len(ids(seen)["unlabeled"]) == (count or 9)
+        assert seen.samples["input"].shape[0] == 4
