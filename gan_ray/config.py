@@ -185,8 +185,9 @@ class TrainConfig:
     """Worker failures that Ray Train recovers from before it gives up."""
     keep_checkpoints: Positive = 3
     """Newest checkpoints kept (the best one is kept besides)."""
-    select: Literal["auto", "aucp", "fid", "validation", "normal_score", "last"] = "auto"
-    """Best checkpoint by this figure; auto is AUCp where an unlabeled mix exists, else the last."""
+    select: Literal["auto", "aucp", "pseudo", "fid", "validation", "normal_score", "last"] = "auto"
+    """Best checkpoint by this figure; auto is AUCp where an unlabeled mix exists, else the last.
+    pseudo: held-out normals against their copies with foreign patches, which it scores besides."""
     features: str = ""
     """Bundle (folder or address) whose system has features, such as f-anogan: FID of the translated
     mix to held-out normals in them is reported; select=fid needs it."""

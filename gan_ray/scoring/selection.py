@@ -1,9 +1,10 @@
 """Choosing a checkpoint or a model without a test label.
 
-AUCp (Rahman Siddiquee et al., WACV 2024) needs an unlabeled mix; without one there are the last
-checkpoint and the mean score of held-out normals. The lowest FID, HealthyGAN's choice before its
-authors found AUCp better, needs the mix and a feature network. A validation split with labels can
-be named too; the record of a choice says by what it was made.
+AUCp (Rahman Siddiquee et al., WACV 2024) needs an unlabeled mix; without one there are held-out
+normals against their copies with foreign patches, a proxy, their mean score, and the last
+checkpoint. The lowest FID, HealthyGAN's choice before its authors found AUCp better, needs the mix
+and a feature network. A validation split with labels can be named too; the record of a choice says
+by what it was made.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from gan_ray.scoring.metrics import auroc
 
 _SELECTORS: Mapping[str, tuple[str, int, str]] = {
     "aucp": ("val/aucp", 1, "highest AUCp of held-out normals against the unlabeled mix"),
+    "pseudo": (
+        "val/pseudo_auroc",
+        1,
+        "highest AUROC of held-out normals against their copies with foreign patches",
+    ),
     "fid": ("val/fid", -1, "lowest FID of the translated mix to held-out normals"),
     "validation": ("val/image_auroc", 1, "highest AUROC on the labelled validation split"),
     "normal_score": ("val/normal_score", -1, "lowest mean score of held-out normals"),
@@ -43,7 +49,7 @@ class Selection:
     """Which report was chosen, and by what."""
 
     by: str
-    """aucp, fid, validation, normal_score or last."""
+    """aucp, pseudo, fid, validation, normal_score or last."""
     images: int
     """Images seen at the chosen report."""
     value: float
@@ -84,7 +90,7 @@ def aucp(normal: np.ndarray, unlabeled: np.ndarray) -> float:
     1/(|H||M|) sum over H, M of [1(s_j > s_i) + 1(s_j = s_i)/2]. Deviation: H are held-out normals;
     Brainomaly takes training normals, whose scores are too low, which rewards memorising them.
     """
-    return auroc(_pseudo_labels(normal, unlabeled), np.concatenate([normal, unlabeled]))
+    return _auroc_of(normal, unlabeled)
 
 
 def debiased_auc(aucp: float, normal_fraction: float) -> float:
@@ -136,12 +142,14 @@ def figures(
     unlabeled: np.ndarray | None = None,
     labelled: tuple[np.ndarray, np.ndarray] | None = None,
     translated: tuple[np.ndarray, np.ndarray] | None = None,
+    pseudo: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Give the figures that selection knows, by the names they are reported under.
 
     `normal` are scores of held-out normals, `unlabeled` those of the mix, `labelled` the labels
     and scores of a labelled validation split, `translated` features [M, d] of the healthy versions
-    of the mix and [H, d] of held-out normals.
+    of the mix and [H, d] of held-out normals, `pseudo` scores of a pseudo-anomaly made of each
+    held-out normal, in their order. A figure's standard error is called as it is with `_error`.
 
     `val/normal_score` is their plain mean. It is justified where the scale of the score stays put:
     for pixel residuals, and for features of a frozen critic (f-AnoGAN's encoder stage; ALAD stops
@@ -155,9 +163,14 @@ def figures(
         values["val/aucp_error"] = judged.standard_error
         values["val/aucp_valid"] = float(judged.valid)
     if labelled is not None:
-        values["val/image_auroc"] = auroc(*labelled)
+        labels, scores = labelled
+        values["val/image_auroc"] = auroc(labels, scores)
+        values["val/image_auroc_error"] = _delong_error(scores[labels == 0], scores[labels == 1])
     if translated is not None:
         values["val/fid"] = frechet_distance(*translated)
+    if pseudo is not None:
+        values["val/pseudo_auroc"] = _auroc_of(normal, pseudo)
+        values["val/pseudo_auroc_error"] = _paired_error(normal, pseudo)
     return values
 
 
@@ -199,8 +212,21 @@ def trusted(report: Mapping[str, Any]) -> bool:
     return bool(report.get("val/aucp_valid", 1.0))
 
 
-def _pseudo_labels(normal: np.ndarray, unlabeled: np.ndarray) -> np.ndarray:
-    return np.repeat([0, 1], [len(normal), len(unlabeled)])
+def _auroc_of(normal: np.ndarray, others: np.ndarray) -> float:
+    labels = np.repeat([0, 1], [len(normal), len(others)])
+    return auroc(labels, np.concatenate([normal, others]))
+
+
+def _paired_error(normal: np.ndarray, pseudo: np.ndarray) -> float:
+    """Standard error of the AUROC of images against changed copies of the same images.
+
+    An image and its copy are one draw: the placement values are added before their spread is taken
+    (Obuchowski 1997, Biometrics 53, clusters of one normal and one abnormal image).
+    """
+    if len(normal) < 2:
+        return 0.5
+    gained = _placements(normal, pseudo) - _placements(pseudo, normal)
+    return float(gained.std(ddof=1) / np.sqrt(len(normal)))
 
 
 def _delong_error(normal: np.ndarray, unlabeled: np.ndarray) -> float:

@@ -18,6 +18,7 @@ import torch
 
 from gan_ray import architectures
 from gan_ray.config import Experiment
+from gan_ray.data.pseudo import pseudo_anomalies
 from gan_ray.data.sources import Split, TrainingData
 from gan_ray.data.transforms import to_unit
 from gan_ray.detector import Batch, Detector
@@ -51,7 +52,7 @@ def check_selection(
     if not {"aucp": unlabeled, "fid": unlabeled, "validation": labelled}.get(by, True):
         raise ConfigError(
             f"--train.select {by} needs {_NEEDS[by]}, and the data have none. Offer them, or "
-            "select by normal_score or last."
+            "select by pseudo, normal_score or last."
         )
     if not features:
         if by == "fid":
@@ -126,19 +127,25 @@ class Validation:
     """The held-out images of an experiment and the way it selects."""
 
     def __init__(self, experiment: Experiment[Any], data: TrainingData) -> None:
-        """Check that selection has what it needs; see `check_selection`, also for errors."""
+        """Check that selection has what it needs; see `check_selection`, also for errors.
+
+        Pseudo-anomalies are made, and looked at, only where they select.
+        """
         self._experiment, self._data = experiment, part_to_look_at(data, experiment.train.look)
         self._network = check_selection(
             experiment, unlabeled=data.unlabeled is not None, labelled=data.labelled is not None
         )
         self._of_normals: np.ndarray | None = None
+        by_pseudo = experiment.train.select == "pseudo"
+        self._pseudo = pseudo_anomalies(self._data.select) if by_pseudo else None
 
     @property
     def images(self) -> int:
         """Images of a look."""
         data = self._data
         labelled = data.labelled[0] if data.labelled else ()
-        return len(data.select) + len(data.unlabeled or ()) + len(labelled)
+        parts = (data.select, data.mix or (), labelled, self._pseudo or ())
+        return sum(map(len, parts))
 
     def look(self, detector: Detector, device: torch.device) -> Look:
         """Score the held-out normals, the unlabeled mix and the labelled validation images.
@@ -155,6 +162,8 @@ class Validation:
             splits["unlabeled"] = data.mix
         if data.labelled is not None:
             splits["labelled"] = data.labelled[0]
+        if self._pseudo is not None:
+            splits["pseudo"] = self._pseudo
         results = {
             name: scorer.score_images(
                 split.images,
@@ -166,7 +175,13 @@ class Validation:
         scores = {name: result.scores for name, result in results.items()}
         labelled = data.labelled and (data.labelled[1], scores["labelled"])
         translated = self._features(results["unlabeled"], device) if self._network else None
-        seen = figures(scores["select"], scores.get("unlabeled"), labelled, translated)
+        seen = figures(
+            scores["select"],
+            scores.get("unlabeled"),
+            labelled,
+            translated,
+            scores.get("pseudo"),
+        )
         return Look(
             figures=seen | self._own_figures(detector, device),
             scores={name: (split, scores[name]) for name, split in splits.items()},

@@ -126,3 +126,40 @@ def test_a_choice_by_an_aucp_that_means_nothing_says_so():
     assert not chosen.valid
     assert "validity check" in chosen.reason
     assert select([{"images": 1, **same}, {"images": 2, **apart}]).valid
+
+
+def copies(count=60, shift=0.8, seed=0):
+    """Scores of images that differ much, and of copies of them that score a little higher."""
+    rng = np.random.default_rng(seed)
+    normal = rng.normal(size=count)
+    return normal, normal + rng.normal(shift, 0.4, count)
+
+
+def test_the_proxy_is_the_auroc_of_normals_against_their_copies():
+    normal, pseudo = copies()
+    found = figures(normal, pseudo=pseudo)
+    labels = np.repeat([0, 1], 60)
+    assert found["val/pseudo_auroc"] == auroc(labels, np.append(normal, pseudo))
+    assert select([{"images": 5, **found}], "pseudo").images == 5
+    assert not select([{"images": 5, **found}], "pseudo").labels_used
+
+
+def test_its_standard_error_knows_that_image_and_copy_are_one_draw():
+    samples = [figures(n, pseudo=p) for n, p in (copies(seed=s) for s in range(400))]
+    spread = np.std([sample["val/pseudo_auroc"] for sample in samples])
+    errors = [sample["val/pseudo_auroc_error"] for sample in samples]
+    assert np.mean(errors) == pytest.approx(spread, rel=0.1)
+    independent = [validity(n, p).standard_error for n, p in (copies(seed=s) for s in range(400))]
+    assert np.mean(independent) > 1.3 * spread, "as if they were strangers"
+
+
+def test_the_labelled_figure_carries_its_standard_error():
+    def labelled(seed):
+        normal, unlabeled, hidden = mix(60, 80, seed=seed)
+        labels = np.append(np.zeros(60, int), hidden.astype(int))
+        return figures(normal, labelled=(labels, np.append(normal, unlabeled)))
+
+    samples = [labelled(seed) for seed in range(400)]
+    spread = np.std([sample["val/image_auroc"] for sample in samples])
+    errors = [sample["val/image_auroc_error"] for sample in samples]
+    assert np.mean(errors) == pytest.approx(spread, rel=0.1)

@@ -167,6 +167,43 @@ def test_fid_without_a_network_or_a_mix_is_refused(features, tmp_path):
     assert Validation(translation("", select="last"), nothing)
 
 
+def by_pseudo(select: str = "pseudo", count: int = 0) -> Validation:
+    changes = {"train": {"select": select, "samples": 0, "look": count}}
+    return Validation(experiment.make("alocc", preset="tiny", changes=changes), DATA)
+
+
+def seen_by(validation: Validation) -> Look:
+    detector = experiment.build_detector(validation._experiment, seed=0)
+    return validation.look(detector.eval().requires_grad_(False), torch.device("cpu"))
+
+
+def test_pseudo_anomalies_are_looked_at_where_they_select_and_nowhere_else():
+    usual, proxy = seen_by(by_pseudo("aucp")), seen_by(by_pseudo())
+    assert set(proxy.figures) - set(usual.figures) == {
+        "val/pseudo_auroc", "val/pseudo_auroc_error"
+    }  # fmt: skip
+    assert set(proxy.scores) - set(usual.scores) == {"pseudo"}
+    assert ids(proxy)["pseudo"] == ids(proxy)["select"]
+    assert by_pseudo().images - by_pseudo("aucp").images == len(ids(proxy)["pseudo"])
+    assert 0 < proxy.figures["val/pseudo_auroc_error"] < 0.5
+
+
+def test_pseudo_anomalies_are_made_of_the_normals_of_a_short_look_and_are_the_same_each_time():
+    short = by_pseudo(count=6)
+    first, second = seen_by(short), seen_by(by_pseudo(count=6))
+    assert len(ids(first)["pseudo"]) == 6
+    assert first.figures["val/pseudo_auroc"] == second.figures["val/pseudo_auroc"]
+
+
+def test_the_report_with_the_highest_proxy_is_best():
+    rows = [
+        {"images": n, "val/pseudo_auroc": v, "val/aucp": n / 9} for n, v in enumerate((5, 8, 3))
+    ]
+    best = by_pseudo().best(rows)
+    assert best is not None
+    assert (best.by, best.images, best.labels_used) == ("pseudo", 1, False)
+
+
 def test_the_mix_that_is_held_out_of_training_is_what_is_looked_at():
     held = dataclasses.replace(DATA, held_out_mix=split("held", 9))
     settings = experiment.make("alocc", preset="tiny", changes={"train": {"samples": 4}})
