@@ -153,7 +153,8 @@ def select(arguments: list[str]) -> int:
     """Choose the best trial of a sweep without test labels and publish its bundle."""
     parser = _parser("select")
     parser.add_argument("sweep", help="the sweep's folder")
-    parser.add_argument("--by", default="aucp", help="the figure to go by")
+    about = "aucp, pseudo, or validation (your labels); default: what the sweep searched for"
+    parser.add_argument("--by", default="", help=about)
     parser.add_argument("--publish", default="", help="registry: directory or s3://bucket/prefix")
     options = parser.parse_args(arguments)
     from tune_spaces.select import select as choose

@@ -67,6 +67,8 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
         objective=options.objective,
         reuse=options.reuse,
         storage=options.storage,
+        finalists=options.finalists,
+        finalist_seeds=options.finalist_seeds,
         keep_bytes=None if options.keep_bytes is None else parse_bytes(options.keep_bytes),
         progress=_say,
         say=lambda text: print(text, file=sys.stderr, flush=True),
@@ -90,7 +92,7 @@ def _score(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
         ranges=dict(_range(text) for text in options.range),
         method=options.search,
         seed=trained.experiment.seed,
-        objective=options.objective,
+        objective="val/aucp" if options.objective == "auto" else options.objective,
         progress=_say,
     )
 
@@ -126,12 +128,19 @@ def _declare(parser: argparse.ArgumentParser) -> None:
                         help="trials at a time; default: as many as find room")  # fmt: skip
     parser.add_argument("--reuse", action=argparse.BooleanOptionalAction, default=True,
                         help="train stages that trials have in common once")  # fmt: skip
-    parser.add_argument("--objective", default="val/aucp", help="or val/image_auroc; maximised")
     parser.add_argument("--storage", default="", metavar="URL",
                         help="database of the studies, such as postgresql+psycopg://user@host/name;"
                         " default: a journal in --out")  # fmt: skip
     parser.add_argument("--keep-bytes", default=None, metavar="SIZE",
                         help="room for all checkpoints, such as 20GiB; the worst go")  # fmt: skip
+    parser.add_argument("--objective", default="auto", metavar="FIGURE[,COST]",
+                        help="val/aucp, val/image_auroc or val/pseudo_auroc, the higher the better;"
+                        " auto: the first that the data offer. With ,latency or ,parameters the"
+                        " Pareto front is searched")  # fmt: skip
+    parser.add_argument("--finalists", type=_count, default=0, metavar="K",
+                        help="train the K best again with other seeds: medians decide")  # fmt: skip
+    parser.add_argument("--finalist-seeds", type=_count, default=2, metavar="S",
+                        help="how many other seeds")  # fmt: skip
     parser.epilog = "All settings of `gan-ray train`, such as --data.root and --train.images, too."
 
 
@@ -178,9 +187,10 @@ def _say(trial: dict[str, Any]) -> None:
         else f"{key.removeprefix('model.')} {setting}"
         for key, setting in trial["params"].items()
     )
-    reused = f" ({trial['reused_images']:,} reused)" if trial["reused_images"] else ""
+    seed = f" seed {trial['seed']}" if "seed" in trial else ""
+    reused = f" ({trial['reused_images']:,} reused)" if trial.get("reused_images") else ""
     line = (
-        f"trial {trial['number']}  {trial['architecture']}  {trial['state']}  {value}  "
+        f"trial {trial['number']}{seed}  {trial['architecture']}  {trial['state']}  {value}  "
         f"{trial['images']:,} images{reused}  {trial['seconds']:.0f} s  {settings}"
     )
     print(line + (f"  {trial['reason']}" if trial["reason"] else ""), file=sys.stderr, flush=True)

@@ -18,11 +18,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gan_ray.errors import ConfigError, DataError, StorageError
 from gan_ray.storage.store import open_store
+from tune_spaces.objectives import pareto
 from tune_spaces.plan import Search, settings_of
 from tune_spaces.storage import answering, described, open_storage
 from tune_spaces.warm_start import earlier_row, is_earlier
 
 SWEEP = "sweep.json"
+_FINALIST = "finalist/"
 
 _STATES = {
     TrialState.RUNNING: "running",
@@ -57,6 +59,7 @@ class Record:
         plans: Sequence[Search],
         *,
         method: str = "tpe",
+        cost: str = "",
     ) -> None:
         """Make the folder this sweep's: new, or the one that is in it already.
 
@@ -67,6 +70,7 @@ class Record:
         """
         known = json.loads(self.store.get(SWEEP)) if self.store.exists(SWEEP) else {}
         about = {"study": study, "search": method, "objective": objective, "seed": seed}
+        about["cost"] = cost
         about["storage"] = described(self._address)
         searches = {
             plan.name: {
@@ -134,6 +138,26 @@ class Record:
             if name.startswith(self._prefix)
         ]
 
+    def finalists(self) -> list[dict[str, Any]]:
+        """Give what became of the finalists' further runs, by the trial's number and the seed.
+
+        They are no trials: each is an attribute of the study of its trial.
+        """
+        studies = [self._study(name) for name, _ in self.studies()]
+        rows = [row for study in studies for key, row in study.user_attrs.items()
+                if key.startswith(_FINALIST)]  # fmt: skip
+        return sorted(rows, key=lambda row: (row["number"], row["seed"]))
+
+    def put_finalist(self, row: Mapping[str, Any]) -> None:
+        """Put a finalist's further run on record."""
+        for name, trials in self.studies():
+            if any(trial.user_attrs.get("number") == row["number"] for trial in trials):
+                key = f"{_FINALIST}{row['number']}/{row['seed']}"
+                self._study(name).set_user_attr(key, dict(row))
+
+    def _study(self, name: str) -> optuna.Study:
+        return optuna.load_study(study_name=self.study_name(name), storage=self.storage)
+
     def next_number(self) -> int:
         """Give the number of the next trial: over all architectures, in the order of starting."""
         return sum("number" in trial.user_attrs for _, trials in self.studies() for trial in trials)
@@ -154,6 +178,8 @@ class Record:
             "queue": self._queue(by_study),
             "trials": rows,
             "best": None if winner is None else winner["number"],
+            "pareto": pareto(rows),
+            "finalists": self.finalists(),
             "selection": self.selection,
             "warm_start": [
                 earlier_row(trial) for _, trials in studies for trial in trials if is_earlier(trial)
@@ -186,6 +212,7 @@ class Record:
             "variant": known["variant"],
             "state": _STATES[trial.state],
             "value": known.get("value"),
+            "cost": known.get("cost"),
             "images": known.get("images", 0),
             "seconds": known.get("seconds", 0.0),
             "reused_images": known.get("reused_images", 0),

@@ -36,13 +36,14 @@ from gan_ray.storage.store import open_store
 from gan_ray.training.run import RunFolder, load_detector
 from gan_ray.training.validation import check_selection, part_to_look_at
 from tune_spaces.derive import Method, Narrowing, corners, derive
+from tune_spaces.objectives import OBJECTIVES, check_objective
 from tune_spaces.plan import Plan
 from tune_spaces.record import Record
 from tune_spaces.samplers import check_method, given_points, make_sampler
 from tune_spaces.select import select
 from tune_spaces.settings import with_settings
 from tune_spaces.space import Space
-from tune_spaces.studies import OBJECTIVES, check_objective, narrowed
+from tune_spaces.studies import narrowed
 
 
 @dataclass(frozen=True)

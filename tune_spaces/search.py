@@ -26,6 +26,7 @@ from tune_spaces.record import Record
 from tune_spaces.samplers import make_sampler
 from tune_spaces.sharing import Sharing
 from tune_spaces.space import Point
+from tune_spaces.trial import outcome
 from tune_spaces.warm_start import add_earlier
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -51,6 +52,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         record: Record,
         *,
         objective: str,
+        cost: str = "",
         seed: int,
         ended: Callable[[int], None],
         method: Method = "tpe",
@@ -62,16 +64,17 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
         Its first trials are at `points`, by default at those that the plan begins with; the sampler
         knows the `earlier` trials, too, which count as none of its own. At the `rungs` trials are
-        stopped.
+        stopped. A `cost` is a second direction.
         """
+        self._cost = cost
         self._plan, self._record, self._rungs = plan, record, rungs
         self._objective, self._base_seed, self._ended = objective, seed, ended
         self._method, self._points = method, plan.firsts if points is None else points
         self._sharing = Sharing(plan)
         super().__init__(
             plan.space.suggest,
-            metric=objective,
-            mode="max",
+            metric=[objective, cost] if cost else objective,
+            mode=["max", "min"] if cost else "max",
             study_name=record.study_name(plan.name),
             storage=record.storage,
         )
@@ -150,9 +153,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
 
     @_answering
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Put a report on record by its images; reports without the objective are passed over."""
+        """Put a report on record by its images; reports without the objective are passed over.
+
+        Optuna keeps none for a study of two directions.
+        """
         value = result.get(self._objective)
-        if value is None or not math.isfinite(value):
+        if self._cost or value is None or not math.isfinite(value):
             return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a worker that was replaced repeats a report
@@ -166,29 +172,21 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         trial, result = self._ot_trials[trial_id], result or {}
         if "images" in result:  # the report by which a trial was stopped comes here alone
             self.on_trial_result(trial_id, result)
-        run = RunFolder(trial.user_attrs["run"])
-        rows, chosen = run.metrics(), run.best()
-        figures = [row[self._objective] for row in rows
-                   if row["images"] == chosen and self._objective in row]  # fmt: skip
-        reason = result.get("failed", "")
-        if error and not reason:
-            reason = "its process died (killed, out of memory, or its node was lost), repeatedly"
-        elif not figures and not reason:
-            reason = f"no report has a finite {self._objective}"
-        trial.set_user_attr("reason", reason)
-        trial.set_user_attr("images", rows[-1]["images"] if rows else 0)
-        trial.set_user_attr("seconds", round(sum(row["seconds"] for row in rows), 3))
+        found = outcome(trial.user_attrs["run"], self._objective, result, error)
+        for key in ("reason", "images", "seconds", "value", "cost"):
+            trial.set_user_attr(key, found[key])
+        rows = RunFolder(trial.user_attrs["run"]).metrics()
         reused = [row for row in rows if "reused_seconds" in row]
         spared = sum(row["reused_seconds"] for row in reused)
         if "spared" in trial.user_attrs:  # all of it was another's training
             reused, spared = rows, trial.user_attrs["spared"]
         trial.set_user_attr("reused_images", reused[-1]["images"] if reused else 0)
         trial.set_user_attr("reused_seconds", round(spared, 3))
-        trial.set_user_attr("value", figures[0] if figures else None)
-        if reason:
+        if found["state"] == "failed":
             self._ot_study.tell(trial, state=TrialState.FAIL)
-        elif result.get("finished"):
-            self._ot_study.tell(trial, figures[0])
+        elif found["state"] == "complete":
+            directions = ("value", "cost") if self._cost else ("value",)
+            self._ot_study.tell(trial, [found[key] for key in directions])
         else:
             trial.set_user_attr("stopped", self._why_stopped(trial))
             self._ot_study.tell(trial, state=TrialState.PRUNED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,31 +17,37 @@ from gan_ray.errors import DataError
 from gan_ray.scoring.selection import DISTRUST, trusted
 from gan_ray.storage.store import open_store
 from gan_ray.training.run import RunFolder
+from tune_spaces.objectives import COSTS, OBJECTIVES, check_objective, pareto
 from tune_spaces.record import SWEEP, best, read
-from tune_spaces.studies import OBJECTIVES, check_objective
 
 SELECTION = "selection.json"
 _SURE = 1.96
 """Standard errors of a difference that are not put down to chance (two-sided, 95 %)."""
+_OF_MEDIAN = math.sqrt(math.pi / 2)
+"""Standard error of a median in those of a mean, for a normal distribution."""
 
 
-def select(sweep_uri: str, *, by: str = "aucp", publish: str = "") -> dict[str, Any]:
+def select(sweep_uri: str, *, by: str = "", publish: str = "") -> dict[str, Any]:
     """Choose the trial whose chosen checkpoint has the highest figure; writes `selection.json`.
 
-    `by` is aucp, or validation for a labelled validation split. With `publish` the winner's run is
-    exported and put into that registry, as the architecture's newest version.
+    `by` is aucp, pseudo, or validation for a labelled validation split; by default what the sweep
+    searched for. Where the sweep has finalists, the winner is the one of the highest median over
+    seeds, and the run of it with the highest figure is chosen. With `publish` that run is exported
+    and put into that registry, as the architecture's newest version.
 
     Raises:
-        ConfigError: `by` is neither, or made of test labels.
+        ConfigError: `by` is none of these, or made of test labels.
         DataError: no sweep there, or no trial with that figure.
         ArtifactError: the winner fails the gate of `export`.
     """
-    keys: dict[str, str] = {short: key for key, short in OBJECTIVES.items()}
-    key = keys.get(by, by)
-    check_objective(key)
     content = read(sweep_uri)
+    keys: dict[str, str] = {short: key for key, short in OBJECTIVES.items()}
+    key = keys.get(by, by) or content.get("objective", "val/aucp")
+    check_objective(key)
     rows = [{**row, **_figure(row, key)} for row in content["trials"]]
-    winner = best(rows)
+    further = [{**row, **_figure(row, key)} for row in content.get("finalists", [])]
+    candidates = _finalists(rows, further) or rows
+    winner = best(candidates)
     if winner is None:
         raise DataError(
             f"no trial of {sweep_uri} has a '{key}' to choose by: see the reasons in {SWEEP}, or "
@@ -58,9 +65,17 @@ def select(sweep_uri: str, *, by: str = "aucp", publish: str = "") -> dict[str, 
         "standard_error": winner["error"],
         "labels_used": OBJECTIVES[key] == "validation",
         "valid": winner["valid"],
-        **_reason(winner, rows, key),
+        **_reason(winner, candidates, key),
+        "seeds": winner.get("seeds", []),
+        "pareto": [],
         "bundle": "",
     }
+    if selection["seeds"]:
+        selection["reason"] += f" Its best run is chosen: {winner['run'].rpartition('/')[2]}."
+        selection["reason"] += _overlooked(rows, candidates)
+    if cost := content.get("cost"):
+        selection["pareto"] = pareto(rows)
+        selection["reason"] += _front(rows, selection["pareto"], key, cost)
     if not selection["valid"]:
         selection["reason"] += f" But {DISTRUST}."
     if winner.get("removed"):
@@ -90,6 +105,58 @@ def _chosen_report(run: RunFolder) -> Mapping[str, Any]:
     return next((report for report in run.metrics() if report["images"] == chosen), {})
 
 
+def _finalists(
+    rows: Sequence[Mapping[str, Any]], further: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Give the trials that were trained with further seeds: `value` is the median of `seeds`.
+
+    Its error joins that of the median, from the spread over seeds (pooled over the finalists, for
+    each has few), and that of the images, which all of these runs share and no seed averages away.
+    `run` is the one with the highest figure.
+    """
+    runs: dict[int, list[Mapping[str, Any]]] = {}
+    for row in (*rows, *further):  # a trial comes before its further runs
+        if row["state"] == "complete" and row["value"] is not None:
+            runs.setdefault(row["number"], []).append(row)
+    runs = {number: some for number, some in runs.items() if len(some) > 1}
+    seeds = {number: [run["value"] for run in some] for number, some in runs.items()}
+    freedom = sum(len(values) - 1 for values in seeds.values())
+    squares = sum(statistics.variance(v) * (len(v) - 1) for v in seeds.values())
+    judged = []
+    for number, some in runs.items():
+        errors = [run["error"] for run in some]
+        of_seeds = _OF_MEDIAN * math.sqrt(squares / freedom / len(some))
+        shipped = max(some, key=lambda run: float(run["value"]))
+        judged.append({
+            **some[0],
+            "run": shipped["run"],
+            "valid": shipped["valid"],
+            "value": statistics.median(seeds[number]),
+            "error": None if None in errors else math.hypot(of_seeds, statistics.mean(errors)),
+            "seeds": seeds[number],
+        })  # fmt: skip
+    return judged
+
+
+def _overlooked(rows: Sequence[Mapping[str, Any]], finalists: Sequence[Mapping[str, Any]]) -> str:
+    """Name the best trial where it is no finalist: it came later, or its further runs failed."""
+    highest = best(rows)
+    if highest is None or highest["number"] in {row["number"] for row in finalists}:
+        return ""
+    return (
+        f" Trial {highest['number']} ({highest['value']:.4f}) was left out: it has no run with "
+        "another seed."
+    )
+
+
+def _front(rows: Sequence[Mapping[str, Any]], numbers: Sequence[int], key: str, cost: str) -> str:
+    """Name the trials between which only taste decides."""
+    by_number = {row["number"]: row for row in rows}
+    named = [f"{n} ({by_number[n]['value']:.4f}, {by_number[n]['cost']:.4g} {COSTS[cost]})"
+             for n in numbers]  # fmt: skip
+    return f" Pareto front of {key} and {cost}: trials {', '.join(named)}."
+
+
 def _reason(
     winner: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], key: str
 ) -> dict[str, Any]:
@@ -99,7 +166,8 @@ def _reason(
     error of the difference is at most the root of the summed squares, which is taken for it.
     """
     second = best([row for row in rows if row["number"] != winner["number"]])
-    said = f"trial {winner['number']} ({winner['architecture']}) has the highest {key}, "
+    seeds = f"median {key} of {len(winner['seeds'])} seeds" if winner.get("seeds") else key
+    said = f"trial {winner['number']} ({winner['architecture']}) has the highest {seeds}, "
     if second is None:
         return {
             "reason": f"{said}{winner['value']:.4f}; no other trial has one.",

@@ -1,9 +1,9 @@
-"""The named studies: which of a system's annotated settings are searched, and for what."""
+"""The named studies: which of a system's annotated settings are searched."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -18,12 +18,6 @@ from tune_spaces.derive import STUDIES, Narrowing, derive, members, narrow, pick
 from tune_spaces.plan import Plan
 from tune_spaces.settings import with_settings
 from tune_spaces.space import Space
-
-Selector = Literal["aucp", "validation"]
-
-OBJECTIVES: Mapping[str, Selector] = {"val/aucp": "aucp", "val/image_auroc": "validation"}
-"""Figures a search may maximise, with the selector of checkpoints (`train.select`) that goes along:
-they compare different systems and weights, as a loss or a mean score cannot."""
 
 
 def plans(
@@ -58,21 +52,6 @@ def plans(
         if key not in searched:
             raise ConfigError(f"--range: {unknown(f'key of the study {study}', key, searched)}")
     return made
-
-
-def check_objective(objective: str) -> None:
-    """Refuse an objective that is not one.
-
-    Raises:
-        ConfigError: it is unknown, or made of test labels.
-    """
-    if objective.startswith("test/"):
-        raise ConfigError(
-            f"'{objective}' would choose settings by test labels, and the test would then measure "
-            f"nothing: search for one of {', '.join(OBJECTIVES)}, and `gan-ray evaluate` once."
-        )
-    if objective not in OBJECTIVES:
-        raise ConfigError(unknown("objective", objective, OBJECTIVES))
 
 
 def _plan(

@@ -4,7 +4,7 @@
     OUT/selection.json    the winner, chosen without a test label
     OUT/sweep.html        the same as a page, with figures
     OUT/studies.journal   the Optuna studies (`optuna-dashboard` opens it)
-    OUT/trials/<key>/     a run folder for each trial
+    OUT/trials/<key>/     a run folder for each trial, and each further run of a finalist
     OUT/stages/           stages that trials share (`gan_ray.training.reuse`)
     OUT/ray/              Tune's own notes; not read again
 
@@ -38,15 +38,20 @@ from gan_ray.training.loop import budgets
 from gan_ray.training.validation import Validation
 from tune_spaces.derive import Method, Narrowing
 from tune_spaces.halving import REDUCTION, milestones
+from tune_spaces.objectives import AUTO, OBJECTIVES, Objective, prepared, read_objective, settled
 from tune_spaces.overview import overview
 from tune_spaces.plan import Plan, Search, searches
 from tune_spaces.record import Record, read
 from tune_spaces.samplers import check_method, given_points
-from tune_spaces.studies import OBJECTIVES, check_objective, plans
+from tune_spaces.studies import plans
 from tune_spaces.warm_start import check_earlier, fitting
 from tune_spaces.watch import Progress, Watch
 
 if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
+    from ray.tune.search import Searcher
+
+    from tune_spaces.finalists import FurtherRun
     from tune_spaces.search import StudySearch
 
 _QUIET = {
@@ -69,7 +74,9 @@ def sweep(
     warm_start: Sequence[str] = (),
     seed: int = 0,
     concurrent: int | None = None,
-    objective: str = "val/aucp",
+    objective: str = AUTO,
+    finalists: int = 0,
+    finalist_seeds: int = 2,
     storage: str = "",
     keep_bytes: int | None = None,
     reuse: bool = True,
@@ -96,6 +103,10 @@ def sweep(
     `out`. Checkpoints of finished trials that are not among the best go, the worst first, while all
     take more than `keep_bytes`.
 
+    `objective` is a figure to raise, and a cost to lower after a comma (see `objectives`); with a
+    cost no trial is stopped early. The best `finalists` are trained again with `finalist_seeds`
+    further seeds each, and the winner is the one of the highest median.
+
     Raises:
         ConfigError: the study, a key, a range, a grid or the objective cannot be; the data lack
             what the objective is made of; or `out` holds another sweep.
@@ -103,20 +114,25 @@ def sweep(
         ClusterError: the cluster has no room for a single trial.
         StorageError: `out` or `storage` cannot be read or written; the same call goes on.
     """
-    check_objective(objective)
+    aim = read_objective(objective)
     check_method(method)
     if samples < 1:
         raise ConfigError(f"a sweep needs 1 sample of each study or more, not {samples}.")
     shared = f"{open_store(out).uri}/stages" if reuse and out else ""
-    prepared = [_prepared(experiment, objective, shared) for experiment in base]
-    wanted = plans(prepared, study, fixes or {}, ranges or {})
+    wanted = plans([with_absolute_paths(one) for one in base], study, fixes or {}, ranges or {})
+    aim, why = settled(aim, [plan.experiment.data for plan in wanted])
+    wanted = [
+        dataclasses.replace(plan, experiment=_sharing(prepared(plan.experiment, aim), shared))
+        for plan in wanted
+    ]
     searched = searches(wanted, study)
     points = {plan.name: given_points(method, plan, samples) for plan in searched}
-    earlier = _earlier(warm_start, open_store(out).uri if out else "", searched, objective)
+    earlier = _earlier(warm_start, open_store(out).uri if out else "", searched, aim.figure)
     looked = _looked_at(wanted)
     counts = {name: len(grid) if method == "grid" else samples for name, grid in points.items()}
     if say is not None:
-        say(f"study {study}, maximising {objective}")
+        say(f"study {study}")
+        say(f"objective: {aim}, {why}{'; no trial is stopped early' if aim.cost else ''}")
         for plan in searched:
             say(
                 overview(
@@ -130,9 +146,10 @@ def sweep(
     if dry_run:
         return {}
     record = Record(out, storage)
-    record.claim(study, objective, seed, counts, searched, method=method)
+    record.claim(study, aim.figure, seed, counts, searched, method=method, cost=aim.cost)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    from tune_spaces.finalists import further_runs
     from tune_spaces.search import StudySearch
 
     say = say or (lambda text: None)
@@ -145,7 +162,8 @@ def sweep(
             search = StudySearch(
                 plan,
                 record,
-                objective=objective,
+                objective=aim.figure,
+                cost=aim.cost,
                 seed=seed,
                 ended=watch.ended,
                 method=method,
@@ -154,20 +172,19 @@ def sweep(
                 rungs=milestones(first, last),
             )
             if count := search.remaining(counts[plan.name]):
-                _search(plan, search, record, objective, count, concurrent, say)
+                _search(plan, search, record, aim, count, concurrent, say)
+        for again in further_runs(record, wanted, finalists, finalist_seeds):
+            _run_again(*again, record, aim.figure, concurrent, progress, say)
         from tune_spaces.select import select
 
         if record.content()["best"] is not None:
-            record.selection = select(record.uri, by=OBJECTIVES[objective])
+            record.selection = select(record.uri, by=OBJECTIVES[aim.figure])
         return watch.finished()
 
 
-def _prepared(experiment: Experiment[Any], objective: str, shared: str) -> Experiment[Any]:
-    """Choose checkpoints by the objective and share stages in `shared` where this is left open."""
-    train = experiment.train
-    train = dataclasses.replace(train, stages=train.stages or shared)
-    if train.select == "auto":
-        train = dataclasses.replace(train, select=OBJECTIVES[objective])
+def _sharing(experiment: Experiment[Any], shared: str) -> Experiment[Any]:
+    """Share stages in `shared` where the experiment names no place for them."""
+    train = dataclasses.replace(experiment.train, stages=experiment.train.stages or shared)
     return with_absolute_paths(dataclasses.replace(experiment, train=train))
 
 
@@ -208,22 +225,20 @@ def _search(
     plan: Search,
     search: StudySearch,
     record: Record,
-    objective: str,
+    aim: Objective,
     count: int,
     concurrent: int | None,
     say: Callable[[str], None],
 ) -> None:
-    from ray import tune
     from ray.tune.schedulers import ASHAScheduler
 
     from tune_spaces.search import history
-    from tune_spaces.trial import run_trial
 
     train = plan.plans[0].experiment.train
     first, last = _first_and_last(plan)
     scheduler = ASHAScheduler(
         time_attr="images",
-        metric=objective,
+        metric=aim.figure,
         mode="max",
         grace_period=first,
         max_t=max(first, last),
@@ -234,20 +249,66 @@ def _search(
         stand_in = SimpleNamespace(trial_id=f"{plan.name}-{done.number}")
         scheduler.on_trial_add(None, stand_in)
         for images, value in history(done):
-            scheduler.on_trial_result(None, stand_in, {"images": images, objective: value})
+            scheduler.on_trial_result(None, stand_in, {"images": images, aim.figure: value})
+    stops = not aim.cost and _stops_cleanly(train)
+    _run(plan, record, search, count, scheduler if stops else None, aim, concurrent, say)
+    if any(row["state"] == "running" for row in record.content()["trials"]):
+        raise KeyboardInterrupt  # Tune ends quietly on Ctrl-C
+
+
+def _run_again(
+    plan: Plan,
+    runs: Sequence[FurtherRun],
+    record: Record,
+    objective: str,
+    concurrent: int | None,
+    progress: Progress | None,
+    say: Callable[[str], None],
+) -> None:
+    from tune_spaces.finalists import FinalistSearch
+
+    def ended(row: dict[str, Any]) -> None:
+        record.write()
+        if progress is not None:
+            progress(row)
+
+    say(f"finalists: {plan.name}, runs with other seeds: {len(runs)}")
+    search = FinalistSearch(record, runs, objective=objective, ended=ended)
+    _run(plan, record, search, len(runs), None, Objective(objective), concurrent, say)
+    if search.unended:
+        raise KeyboardInterrupt
+
+
+def _run(
+    plan: Search,
+    record: Record,
+    search: Searcher,
+    count: int,
+    scheduler: TrialScheduler | None,
+    aim: Objective,
+    concurrent: int | None,
+    say: Callable[[str], None],
+) -> None:
+    """Run `count` trainings that the search hands out."""
+    from ray import tune
+
+    from tune_spaces.trial import run_trial
+
+    train = plan.plans[0].experiment.train
     alone = train.workers == 1
     filesystem, folder = arrow_filesystem(f"{record.uri}/ray")
     trainable = tune.with_parameters(
         run_trial,
         experiments={p.name: to_dict(p.experiment) for p in plan.plans},
-        objective=objective,
+        objective=aim.figure,
+        cost=aim.cost,
         key=names.secret(),
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, _actor(train)),
         tune_config=tune.TuneConfig(
             search_alg=search,
-            scheduler=scheduler if _stops_cleanly(train) else None,
+            scheduler=scheduler,
             num_samples=count,
             max_concurrent_trials=_room(train, concurrent, say, patience()),
             reuse_actors=alone,
@@ -267,8 +328,6 @@ def _search(
         if record.failure is not None:  # Tune makes one text of all that is raised below it
             raise record.failure from None
         raise
-    if any(row["state"] == "running" for row in record.content()["trials"]):
-        raise KeyboardInterrupt  # Tune ends quietly on Ctrl-C
 
 
 def _first_and_last(plan: Search) -> tuple[int, int]:
