@@ -124,9 +124,7 @@ class Ingress:
         self, args: AppArgs, jobs: DeploymentHandle | None, *models: tuple[Card, DeploymentHandle]
     ) -> None:
         """Serve `models` by the names on their cards."""
-        served = {
-            card.name: Remote(card, handle, card.pace(args).room) for card, handle in models
-        }
+        served = {card.name: Remote(card, handle, card.pace(args).room) for card, handle in models}
         self._api = api(args, served, None if jobs is None else RemoteJobs(jobs))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
