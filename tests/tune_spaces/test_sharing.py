@@ -8,6 +8,7 @@ import pytest
 
 from gan_ray.experiment import make
 from gan_ray.training.run import RunFolder
+from gan_ray.training.state import DIGEST
 from tune_spaces.derive import Method
 from tune_spaces.plan import Plan
 from tune_spaces.record import Record
@@ -56,6 +57,7 @@ def end(search: StudySearch, number: int, folder: str, value: float) -> None:
     run = RunFolder(folder)
     run.put_metrics([{"images": 16, "seconds": 1.0, "val/aucp": value}])
     run.put_json("selection.json", {"images": 16})
+    run.put_checkpoint(16, {DIGEST: b"{}"})
     search.on_trial_complete(str(number), {"finished": True})
 
 
