@@ -18,7 +18,7 @@ from serve.guard import authorise
 from serve.jobs import Cursor, Page
 from serve.routes import REFUSALS, Settings, of_version, served
 from serve.schemas import JobList, JobRequest, JobStatus, Refusal
-from serve.settings import AppArgs
+from serve.settings import DEADLINE_S, AppArgs
 
 T = TypeVar("T")
 
@@ -150,7 +150,7 @@ def _known(name: str, found: T | None) -> T:
 
 
 async def _answered(args: AppArgs, answer: Awaitable[T]) -> T:
-    seconds = args.limits.deadline_s
+    seconds = args.limits.deadline_s or DEADLINE_S
     try:
         return await asyncio.wait_for(answer, seconds)
     except TimeoutError:

@@ -26,8 +26,7 @@ __all__ = ["IMAGE_SUFFIXES", "Progress", "read_rows", "score_prefix"]
 
 Progress = Callable[[dict[str, Any]], None]
 
-# Of a system that looks once; fewer of one that searches (`pace`).
-_SHARD = 256  # objects of a shard: what a worker commits at once, and loses when it dies
+_SHARD = 256  # objects of a shard; fewer of a system that searches (`pace`)
 _LIVES = 3  # times a shard may lose its worker before the job gives up
 _ASKED_EVERY = 1.0  # seconds after which a job asks again whether to stop
 
@@ -53,12 +52,12 @@ def score_prefix(
     as float16 [S, S] in `maps/ID.npy`. Ids of objects are pseudonyms (`ledger.object_id`); their
     addresses are written only where names are shown (see `names`). `glob` narrows what is scored to
     keys that fit it (`suffixes.matches`). `stratum` names the scanner, site, ... that all images
-    are of; one without a threshold of its own is judged by the common one. A shard has `shard_size`
-    objects; left out, 256, and fewer for a system that searches. An image that cannot be
+    are of; one without a threshold of its own is judged by the common one. An image that cannot be
     read, or that changed or went away after the listing, becomes a row with `error`; when they are
     more than the share `max_errors` of all objects, the job fails. A store that cannot be reached
     stops the job. A worker that dies is replaced, and loses at most the shard it was at; with 0
-    workers this process scores, without Ray.
+    workers this process scores, without Ray. A shard has `shard_size` objects; left out, 256, and
+    fewer for a system that searches.
 
     `progress` sees `objects` (done), `total`, `failed` (of them), `seconds` and `rate_per_s` (of
     this call), `eta_s` (None before the first shard ends) and `errors` (the first of this call)

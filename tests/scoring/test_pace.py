@@ -12,9 +12,9 @@ from gan_ray.artifacts.bundle import read_verified
 from gan_ray.artifacts.manifest import MANIFEST
 from gan_ray.config import from_dict
 from gan_ray.scoring import ledger
-from gan_ray.scoring.batch import ShardScorer, score_prefix
+from gan_ray.scoring.batch import score_prefix
 from gan_ray.scoring.pace import at_once, patience
-from gan_ray.storage import open_store
+from gan_ray.scoring.shards import ShardScorer
 from tests.artifacts.conftest import make_bundle
 from tests.scoring.test_score_prefix import fill
 
@@ -47,17 +47,11 @@ def test_a_search_is_scored_in_smaller_shards_and_batches(quick, tmp_path, passe
     costing(quick, passes)
     fill(str(tmp_path / "in"), 5)
 
-    def stop(figures):
-        raise KeyboardInterrupt  # the plan stands, and Ray is not needed for it
-
-    with pytest.raises(KeyboardInterrupt):
-        score_prefix(quick, str(tmp_path / "in"), str(tmp_path / "out"), progress=stop)
+    done = score_prefix(quick, str(tmp_path / "in"), str(tmp_path / "out"), workers=0)
+    assert done["scored"] == 5
     written = json.loads((tmp_path / "out" / "plan.json").read_text())
     assert written["job"]["shard_size"] == shard
-    plan = ledger.settle(open_store(str(tmp_path / "out")), from_dict(ledger.Job, written["job"]))
     manifest, contents = read_verified(quick)
-    worker = ShardScorer(
-        {**contents, MANIFEST: manifest.to_json()}, plan.job, str(tmp_path / "out")
-    )
-    assert worker._model[1].batch_size == together
-    assert worker.score(0, plan.shard(0)) == (5, 0)
+    files = {**contents, MANIFEST: manifest.to_json()}
+    job = from_dict(ledger.Job, written["job"])
+    assert ShardScorer(files, job, str(tmp_path / "out"))._model[1].batch_size == together
