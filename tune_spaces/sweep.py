@@ -23,17 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
-from gan_ray import names
-from gan_ray.cluster import connect, patience, wait_for_room
-from gan_ray.config import Experiment, TrainConfig, to_dict
+from gan_ray.cluster import connect
+from gan_ray.config import Experiment, TrainConfig
 from gan_ray.data.sources import load_training
 from gan_ray.detector import Stage
-from gan_ray.errors import ClusterError, ConfigError
+from gan_ray.errors import ConfigError
 from gan_ray.experiment import build_detector, with_absolute_paths
 from gan_ray.ranges import Value
-from gan_ray.storage.arrow import arrow_filesystem
 from gan_ray.storage.store import open_store
-from gan_ray.training.launch import needs_of_one
 from gan_ray.training.loop import budgets
 from gan_ray.training.validation import Validation
 from tune_spaces.derive import Method, Narrowing
@@ -44,13 +41,11 @@ from tune_spaces.plan import Plan, Search, searches
 from tune_spaces.record import Record, read
 from tune_spaces.samplers import check_method, given_points
 from tune_spaces.studies import plans
+from tune_spaces.tuning import run_trainings, stops_cleanly
 from tune_spaces.warm_start import check_earlier, fitting
 from tune_spaces.watch import Progress, Watch
 
 if TYPE_CHECKING:
-    from ray.tune.schedulers import TrialScheduler
-    from ray.tune.search import Searcher
-
     from tune_spaces.finalists import FurtherRun
     from tune_spaces.search import StudySearch
 
@@ -250,8 +245,8 @@ def _search(
         scheduler.on_trial_add(None, stand_in)
         for images, value in history(done):
             scheduler.on_trial_result(None, stand_in, {"images": images, aim.figure: value})
-    stops = not aim.cost and _stops_cleanly(train)
-    _run(plan, record, search, count, scheduler if stops else None, aim, concurrent, say)
+    stops = not aim.cost and stops_cleanly(train)
+    run_trainings(plan, record, search, count, scheduler if stops else None, aim, concurrent, say)
     if any(row["state"] == "running" for row in record.content()["trials"]):
         raise KeyboardInterrupt  # Tune ends quietly on Ctrl-C
 
@@ -274,60 +269,9 @@ def _run_again(
 
     say(f"finalists: {plan.name}, runs with other seeds: {len(runs)}")
     search = FinalistSearch(record, runs, objective=objective, ended=ended)
-    _run(plan, record, search, len(runs), None, Objective(objective), concurrent, say)
+    run_trainings(plan, record, search, len(runs), None, Objective(objective), concurrent, say)
     if search.unended:
         raise KeyboardInterrupt
-
-
-def _run(
-    plan: Search,
-    record: Record,
-    search: Searcher,
-    count: int,
-    scheduler: TrialScheduler | None,
-    aim: Objective,
-    concurrent: int | None,
-    say: Callable[[str], None],
-) -> None:
-    """Run `count` trainings that the search hands out."""
-    from ray import tune
-
-    from tune_spaces.trial import run_trial
-
-    train = plan.plans[0].experiment.train
-    alone = train.workers == 1
-    filesystem, folder = arrow_filesystem(f"{record.uri}/ray")
-    trainable = tune.with_parameters(
-        run_trial,
-        experiments={p.name: to_dict(p.experiment) for p in plan.plans},
-        objective=aim.figure,
-        cost=aim.cost,
-        key=names.secret(),
-    )
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, _actor(train)),
-        tune_config=tune.TuneConfig(
-            search_alg=search,
-            scheduler=scheduler,
-            num_samples=count,
-            max_concurrent_trials=_room(train, concurrent, say, patience()),
-            reuse_actors=alone,
-            trial_dirname_creator=lambda trial: f"{plan.name}-{trial.trial_id}",
-        ),
-        run_config=tune.RunConfig(
-            name=plan.name,
-            storage_path=folder,
-            storage_filesystem=filesystem,
-            failure_config=tune.FailureConfig(max_failures=train.max_failures),
-            verbose=0,
-        ),
-    )
-    try:
-        tuner.fit()
-    except tune.TuneError:
-        if record.failure is not None:  # Tune makes one text of all that is raised below it
-            raise record.failure from None
-        raise
 
 
 def _first_and_last(plan: Search) -> tuple[int, int]:
@@ -349,51 +293,3 @@ def rungs(stages: tuple[Stage, ...], train: TrainConfig) -> tuple[int, int]:
         blind += budget
     # One image short of the end: who has come that far is complete.
     return blind + max(1, (sum(images) - blind) // 4), sum(images) - 1
-
-
-def _actor(train: TrainConfig) -> dict[str, float]:
-    """Resources of the process of a trial: those of its training, or next to nothing.
-
-    With several workers Ray Train takes them itself; a trial that held a processor meanwhile could
-    starve its own workers. Tune does not accept nothing.
-    """
-    if train.workers > 1:
-        return {"memory": 1}
-    return {"cpu": 1.0} | ({"gpu": train.gpus_per_worker} if train.use_gpu else {})
-
-
-def _room(
-    train: TrainConfig, concurrent: int | None, say: Callable[[str], None], seconds: float
-) -> int:
-    """Trials that find room at the same time, workers and all."""
-    worker = needs_of_one(train)
-    one = {kind: train.workers * amount for kind, amount in worker.items()}
-    have = wait_for_room(worker, train.workers, seconds=seconds, say=say)
-    room = min(int(have.get(kind, 0.0) / amount) for kind, amount in one.items())
-    if room == 0:
-        asked = ", ".join(f"{amount:g} {kind}" for kind, amount in one.items())
-        found = ", ".join(f"{have.get(kind, 0.0):g} {kind}" for kind in one)
-        raise ClusterError(
-            f"one trial needs {asked}, the cluster has {found}. Lower --train.workers or "
-            "--train.gpus-per-worker, or add nodes."
-        )
-    return min(room, concurrent or room)
-
-
-def _stops_cleanly(train: TrainConfig) -> bool:
-    """Tell whether a trial can be stopped early without its workers' room being lost.
-
-    A trial in one process always can. Ray Train frees the workers of a stopped one through Ray's
-    state API, which a cluster without dashboard lacks; all trials are trained to the end there.
-    """
-    if train.workers == 1:
-        return True
-    import ray
-    from ray.util.state import list_nodes
-    from ray.util.state.exception import RayStateApiException
-
-    try:
-        list_nodes(address=ray.get_runtime_context().gcs_address, limit=1, timeout=10)
-    except (RayStateApiException, ConnectionError):
-        return False
-    return True

@@ -13,18 +13,18 @@ import ray
 from gan_ray.cluster import wait_for_room
 from gan_ray.config import TrainConfig
 from gan_ray.errors import ClusterError
-from tune_spaces.sweep import _room
+from tune_spaces.tuning import room
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
 said = []
 train = TrainConfig(workers=3, batch_size=3)
 try:
-    _room(train, None, said.append, 1.0)
+    room(train, None, said.append, 1.0)
 except ClusterError as error:
     print("REFUSED", error)
 found = []
-waiting = threading.Thread(target=lambda: found.append(_room(train, None, said.append, 60.0)))
+waiting = threading.Thread(target=lambda: found.append(room(train, None, said.append, 60.0)))
 waiting.start()
 while len(said) < 2:
     time.sleep(0.1)
@@ -32,7 +32,7 @@ cluster.add_node(num_cpus=6)
 waiting.join()
 print("ROOM", *found, len(said))
 print("SAID", said[0])
-print("AT ONCE", _room(train, 1, said.append, 60.0), len(said))
+print("AT ONCE", room(train, 1, said.append, 60.0), len(said))
 ray.shutdown()
 cluster.shutdown()
 """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gan_ray.config import TrainConfig
-from tune_spaces.sweep import _actor
+from tune_spaces.tuning import needs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,7 +23,8 @@ from gan_ray.config import TrainConfig
 from gan_ray.errors import ClusterError
 from tests.tune_spaces.test_kills import tiny
 from tune_spaces.record import read
-from tune_spaces.sweep import _room, sweep
+from tune_spaces.sweep import sweep
+from tune_spaces.tuning import room
 
 ray.init(address="local", num_cpus=8, num_gpus=2, include_dashboard=False,
          object_store_memory=100 * 2**20, _node_ip_address="127.0.0.1",
@@ -31,7 +32,7 @@ ray.init(address="local", num_cpus=8, num_gpus=2, include_dashboard=False,
 
 def room(**settings):
     try:
-        return _room(TrainConfig(use_gpu=True, **settings), None, print, 0.0)
+        return room(TrainConfig(use_gpu=True, **settings), None, print, 0.0)
     except ClusterError as error:
         return str(error)
 
@@ -41,7 +42,7 @@ told = {
     "thirds": room(gpus_per_worker=1 / 3),
     "fifths": room(gpus_per_worker=0.2),  # 10 by GPU, 8 by CPU
     "two workers": room(gpus_per_worker=0.5, workers=2, batch_size=2),
-    "asked": _room(TrainConfig(use_gpu=True, gpus_per_worker=0.5), 3, print, 0.0),
+    "asked": room(TrainConfig(use_gpu=True, gpus_per_worker=0.5), 3, print, 0.0),
     "too much": room(gpus_per_worker=3),
 }
 most = []
@@ -84,9 +85,9 @@ def test_a_fraction_of_a_gpu_lets_several_trials_share_it(tmp_path) -> None:
 
 
 def test_a_trial_with_several_workers_holds_nothing_that_they_need() -> None:
-    assert "cpu" not in _actor(TrainConfig(workers=2, batch_size=2))
-    assert _actor(TrainConfig()) == {"cpu": 1.0}
-    assert _actor(TrainConfig(use_gpu=True, gpus_per_worker=0.25)) == {"cpu": 1.0, "gpu": 0.25}
+    assert "cpu" not in needs(TrainConfig(workers=2, batch_size=2))
+    assert needs(TrainConfig()) == {"cpu": 1.0}
+    assert needs(TrainConfig(use_gpu=True, gpus_per_worker=0.25)) == {"cpu": 1.0, "gpu": 0.25}
 
 
 @pytest.mark.slow
