@@ -15,6 +15,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from gan_ray import names
 from gan_ray.data.readers import read_image
 from gan_ray.errors import DataError
 
@@ -113,6 +114,7 @@ def _short(text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("archive", type=Path)
+    names.show()  # a refusal has to name its file, and these are nobody's
     print(markdown(read_all(parser.parse_args().archive)), end="")
 
 

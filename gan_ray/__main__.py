@@ -261,38 +261,11 @@ def export(arguments: list[str]) -> int:
 
 def serve(arguments: list[str]) -> int:
     """Serve bundles over HTTP."""
+    from serve.command import serve as command
+
     parser = _parser("serve", with_json=False, with_registry=True, with_names=True)
-    parser.add_argument("bundles", nargs="+", help="folder, s3://… or name@version")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--replicas", type=int, default=1)
-    about = "images that go through the networks together (default: 32, fewer for slow systems)"
-    parser.add_argument("--max-batch", type=int, default=None, help=about)
-    about = "seconds until a request is given up (default: 30, more for slow systems)"
-    parser.add_argument("--deadline", type=float, default=None, help=about)
-    parser.add_argument("--allow", action="append", default=[], help="URI prefix to score from")
-    about = "URI prefix that jobs may write to; there are no jobs without"
-    parser.add_argument("--allow-sink", action="append", default=[], help=about)
-    about = "where jobs are written down (default: `jobs` in the first --allow-sink)"
-    parser.add_argument("--jobs", default="", metavar="URI", help=about)
-    parser.add_argument("--job-workers", type=int, default=1, help="processes of a job")
-    options = parser.parse_args(arguments)
-    import threading
-
-    from serve.launch import launch
-
-    try:
-        with launch(options.bundles, host=options.host, port=options.port,
-                    replicas=options.replicas, max_batch=options.max_batch,
-                    limits={"deadline_s": options.deadline},
-                    allow=tuple(options.allow), allow_sink=tuple(options.allow_sink),
-                    jobs=options.jobs, job_workers=options.job_workers,
-                    registry=options.registry) as endpoint:  # fmt: skip
-            _say(f"serving {', '.join(options.bundles)} at {endpoint.url} (Ctrl-C ends it)")
-            threading.Event().wait()
-    except KeyboardInterrupt:
-        _say("gan-ray: stopped serving.")
-    return 0
+    code: int = command(parser, arguments)
+    return code
 
 
 def score(arguments: list[str]) -> int:

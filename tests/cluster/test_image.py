@@ -62,7 +62,7 @@ def test_the_context_lets_in_what_is_copied_and_nothing_else():
 def test_pip_installs_what_the_makefile_installs_but_for_the_tools_of_development():
     (ours,) = [words for words in pip_installs((ROOT / "Makefile").read_text()) if "-e" in words]
     *_, image = pip_installs("\n".join(rest for name, rest in STEPS if name == "RUN"))
-    assert ours == ["-c", ".ci/constraints.txt", "-e", ".[dashboard,dev]"]
+    assert ours == ["-c", ".ci/constraints.txt", "-e", ".[dashboard,dev,onnx]"]
     assert image == ["-c", ".ci/constraints.txt", "-c", "cluster/constraints.txt",
                      ".[dashboard,postgresql]"]  # fmt: skip
 

@@ -89,6 +89,7 @@ def a_node_at_work(nodes: Nodes) -> Machine:
     return random.choice([m for m in nodes.workers().values() if m is not nodes.head])
 
 
+@pytest.mark.slow
 def test_a_lost_node_changes_nothing(nodes: Nodes, bucket: Bucket, reach, unbroken):
     run = RunFolder(f"{bucket.uri}/killed")
     driver = nodes.run(*COMMAND, "--out", run.uri, **reach)

@@ -71,6 +71,7 @@ ray.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_a_fraction_of_a_gpu_lets_several_trials_share_it(tmp_path) -> None:
     """Two GPUs of Ray's books alone: what a trial takes is counted, not used."""
     done = subprocess.run(
