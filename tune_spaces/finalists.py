@@ -100,7 +100,8 @@ class FinalistSearch(Searcher):  # type: ignore[misc]
     ) -> None:
         """Put a run's end on record."""
         run = self._running[trial_id]
-        found = outcome(run.uri, self._objective, result, error)
+        folder = RunFolder(run.uri)
+        found = outcome(folder, folder.metrics(), self._objective, result, error)
         if found["state"] not in _ENDED:  # no scheduler stops it: the sweep itself was
             return
         del self._running[trial_id]

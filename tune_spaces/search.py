@@ -172,10 +172,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         trial, result = self._ot_trials[trial_id], result or {}
         if "images" in result:  # the report by which a trial was stopped comes here alone
             self.on_trial_result(trial_id, result)
-        found = outcome(trial.user_attrs["run"], self._objective, result, error)
+        run = RunFolder(trial.user_attrs["run"])
+        rows = run.metrics()
+        found = outcome(run, rows, self._objective, result, error)
         for key in ("reason", "images", "seconds", "value", "cost"):
             trial.set_user_attr(key, found[key])
-        rows = RunFolder(trial.user_attrs["run"]).metrics()
         reused = [row for row in rows if "reused_seconds" in row]
         spared = sum(row["reused_seconds"] for row in reused)
         if "spared" in trial.user_attrs:  # all of it was another's training

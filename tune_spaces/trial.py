@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,15 +82,22 @@ def run_trial(
         tune.report(last)
 
 
-def outcome(uri: str, objective: str, result: dict[str, Any] | None, error: bool) -> dict[str, Any]:
-    """Give what became of the run at `uri`, by its last report and what lies in its folder.
+def outcome(
+    run: RunFolder,
+    rows: Sequence[Mapping[str, Any]],
+    objective: str,
+    result: Mapping[str, Any] | None,
+    error: bool,
+) -> dict[str, Any]:
+    """Give what became of a run, by its last report and what lies in its folder.
+
+    `rows` are its `metrics`, which are fetched once where they lie in a bucket.
 
     `state` (complete, pruned or failed), `reason` (of a failure), `value` (the objective of the
     checkpoint that it would ship, None without one), `cost` (None where none is measured),
     `images`, `seconds`. `error` says that the process died.
     """
-    result, run = result or {}, RunFolder(uri)
-    rows, chosen = run.metrics(), run.best()
+    result, chosen = result or {}, run.best()
     figures = [row[objective] for row in rows if row["images"] == chosen and objective in row]
     reason = result.get("failed", "")
     if error and not reason:
