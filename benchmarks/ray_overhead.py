@@ -33,8 +33,6 @@ WANTED = {"1 worker / local": 0.97, "2 workers / 1 worker": 1.85, "2 local / loc
 SYSTEM = ("brainomaly", "--preset=tiny", "--model.width=16", "--model.critic.width=16",
           "--data.source=digits", "--data.normal-class=1", "--data.image-size=64")  # fmt: skip
 """A narrow one at the published image size, so that a turn takes a minute."""
-BATCH = 32
-"""Images per worker."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,13 @@ def steady(
     return images / training, images / (ends[-1] - ends[warm - 1])
 
 
-def turn(kind: str, reports: int, ticks: int, system: Sequence[str] = SYSTEM) -> Turn:
-    """Run trainings of `reports` intervals of `ticks` cycles each; rates are of all together."""
+def turn(kind: str, batch: int, reports: int, ticks: int, system: Sequence[str] = SYSTEM) -> Turn:
+    """Run trainings of `reports` intervals of `ticks` cycles; rates are of all together.
+
+    `batch` is the images per worker and cycle.
+    """
     copies, workers = KINDS[kind]
-    size = BATCH * max(workers, 1)
+    size = batch * max(workers, 1)
     settings = {
         "train.batch-size": size, "train.report-every": size * ticks,
         "train.images": size * ticks * reports, "train.samples": 0,
@@ -136,19 +137,20 @@ def show(turns: Mapping[str, Sequence[Turn]]) -> None:
         print(f"| {pair} | {wanted or '-'} | {' | '.join(cells)} |")
 
 
-def run(repeats: int = 3, reports: int = 6, ticks: int = 15) -> dict[str, Any]:
+def run(repeats: int = 3, batch: int = 32, reports: int = 6, ticks: int = 15) -> dict[str, Any]:
     torch.set_num_threads(1)
     turns: dict[str, list[Turn]] = {kind: [] for kind in KINDS}
     for repeat in range(repeats):
         order = list(KINDS) if repeat % 2 == 0 else list(KINDS)[::-1]
         for kind in order:
-            turns[kind].append(turn(kind, reports, ticks))
+            turns[kind].append(turn(kind, batch, reports, ticks))
             print(f"{repeat + 1}/{repeats} {kind}: {turns[kind][-1]}", file=sys.stderr, flush=True)
     show(turns)
     return {
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
         "repeats": repeats,
+        "batch": batch,
         **{
             rate: {pair: round(statistics.median(r), 3) for pair, r in ratios(turns, rate).items()}
             for rate in ("training", "whole")
@@ -166,6 +168,7 @@ def run(repeats: int = 3, reports: int = 6, ticks: int = 15) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=32, help="images per worker and cycle")
     parser.add_argument("--reports", type=int, default=6)
     parser.add_argument("--ticks", type=int, default=15, help="cycles between two reports")
     print(json.dumps({"ray_overhead": run(**vars(parser.parse_args()))}))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gan_ray import names
+from gan_ray import heap, names
 from gan_ray.errors import ClusterError
 from gan_ray.storage.environment import environment as of_stores
 
@@ -17,12 +17,12 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 
 
 def environment() -> dict[str, str]:
-    """Give the variables that workers need: the way to the stores, and whether to show names.
+    """Give the variables that workers need: the way to the stores, whether to show names, the heap.
 
     For `runtime_env={"env_vars": environment()}`: Ray's workers do not inherit the driver's.
     Whoever may inspect the cluster's jobs can read them: protect the cluster with a token.
     """
-    return {**of_stores(), **names.environment()}
+    return {**heap.environment(), **of_stores(), **names.environment()}
 
 
 def connect(*, num_cpus: int | None = None) -> None:

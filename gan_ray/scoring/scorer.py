@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gan_ray import heap
 from gan_ray.data.readers import read_image
 from gan_ray.data.transforms import prepare, to_unit
 from gan_ray.detector import Detector, Evidence
@@ -78,6 +79,7 @@ class Scorer:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size must be 1 or more, but is {batch_size}")
+        heap.keep_freed_memory()
         self.detector = detector.to(device)
         self.score = score
         self.fit = fit

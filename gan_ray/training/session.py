@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from tensorboardX import SummaryWriter
 
+from gan_ray import heap
 from gan_ray.config import Experiment, fingerprint, to_dict
 from gan_ray.data.sources import TrainingData, load_training
 from gan_ray.data.streams import Streams
@@ -77,6 +78,7 @@ def run_session(
     train = experiment.train
     device = torch.device(device)
     torch.set_num_threads(train.threads)
+    heap.keep_freed_memory()
     load = partial(load_training, experiment.data)
     data = once_per_node(lambda: memory.attempt(load, torch.device("cpu"), _images_do_not_fit))
     detector = build_detector(experiment)
