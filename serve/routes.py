@@ -107,7 +107,12 @@ async def server(request: Request, args: Settings) -> ServerMetadata:
     return ServerMetadata(
         name="gan-ray",
         version=version("gan-ray"),
-        extensions=["binary_tensor_data", "score", *(["jobs"] if args.allow_sink else [])],
+        extensions=[
+            "binary_tensor_data",
+            "score",
+            *(["uris"] if args.allow else []),
+            *(["jobs"] if args.allow_sink else []),
+        ],
         models=sorted(request.app.state.models),
         limits={
             **args.limits.model_dump(),

@@ -4,7 +4,8 @@ import { ask, at, Refused } from "./ask.js";
 import { watch } from "./jobs.js";
 
 const TYPES = { png: "image/png", jpg: "image/jpeg", jpeg: "image/jpeg",
-                tif: "image/tiff", tiff: "image/tiff", bmp: "image/bmp" };
+                tif: "image/tiff", tiff: "image/tiff", bmp: "image/bmp",
+                dcm: "application/dicom" };
 
 // Inferno (matplotlib, CC0) at ten points: even in lightness, readable without colour vision.
 const INFERNO = [[0, 0, 4], [27, 12, 65], [74, 12, 107], [120, 28, 109], [165, 44, 96],
@@ -12,6 +13,7 @@ const INFERNO = [[0, 0, 4], [27, 12, 65], [74, 12, 107], [120, 28, 109], [165, 4
 
 let card = null;     // metadata of the chosen model
 let shown = null;    // the row whose result is on screen
+let readable = false; // whether the endpoint may read objects
 
 function complain(refused, file) {
   if (refused.status === 401) {
@@ -38,6 +40,7 @@ async function start() {
     at("access").hidden = true;
     at("model").replaceChildren(...server.models.map((name) => new Option(name)));
     at("model").disabled = server.models.length < 2;
+    readable = server.extensions.includes("uris");
     await choose();
     if (server.extensions.includes("jobs")) watch();
   } catch (error) {
@@ -48,6 +51,7 @@ async function start() {
 async function choose() {
   card = await ask(`/v2/models/${encodeURIComponent(at("model").value)}`);
   at("drop").hidden = false;
+  at("bucket").hidden = !readable;
   const { threshold, calibration_images: normals, architecture, score } = card.parameters;
   const rate = threshold && `threshold for ${percent(threshold.fpr)} false positives,`;
   at("card").textContent = [
@@ -58,17 +62,22 @@ async function choose() {
 
 // ---------------------------------------------------------------- scoring
 
-async function score(files) {
+// What is sent of a file, and of an object that the endpoint shall read itself.
+const dropped = (file) => ({ name: file.name, body: file,
+  kind: TYPES[file.name.split(".").pop().toLowerCase()] || "application/octet-stream" });
+const stored = (uri) => ({ name: uri, body: JSON.stringify({ uris: [uri] }),
+                           kind: "application/json" });
+
+async function score(images) {
   at("problem").hidden = true;
   at("drop").setAttribute("aria-busy", "true");
-  for (const file of files) {
-    at("status").textContent = `Scoring ${file.name}`;
-    const row = { name: file.name, card };
+  for (const { name, body, kind } of images) {
+    at("status").textContent = `Scoring ${name}`;
+    const row = { name, card };
     try {
-      const kind = TYPES[file.name.split(".").pop().toLowerCase()] || "application/octet-stream";
       const path = `/v2/models/${encodeURIComponent(card.name)}/score`;
       row.answer = await ask(`${path}?map=png8&reconstruction=png8`,
-                             { method: "POST", body: file, headers: { "Content-Type": kind } });
+                             { method: "POST", body, headers: { "Content-Type": kind } });
       row.output = row.answer.outputs[0];
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -250,14 +259,19 @@ function nice(number) {
 at("file").addEventListener("change", ({ target }) => {
   const files = [...target.files];
   target.value = "";  // the same file may be chosen again
-  score(files);
+  score(files.map(dropped));
+});
+
+at("bucket").addEventListener("submit", (event) => {
+  event.preventDefault();
+  score([stored(at("address").value.trim())]);
 });
 
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
     at("drop").classList.toggle("over", kind === "dragenter" || kind === "dragover");
-    if (kind === "drop" && card && event.dataTransfer.files.length) score([...event.dataTransfer.files]);
+    if (kind === "drop" && card && event.dataTransfer.files.length) score([...event.dataTransfer.files].map(dropped));
   });
 }
 

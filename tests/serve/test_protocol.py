@@ -21,7 +21,7 @@ def test_the_server_names_itself_its_models_and_its_limits(endpoint, bundle, tmp
     answer = client.get("/v2").json()
     assert answer["name"] == "gan-ray"
     assert answer["models"] == ["film", "other"]
-    assert answer["extensions"] == ["binary_tensor_data", "score"]
+    assert answer["extensions"] == ["binary_tensor_data", "score", "uris"]
     assert answer["limits"] == {
         "body_bytes": 32 * 2**20,
         "parts": 64,
