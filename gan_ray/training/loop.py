@@ -126,22 +126,16 @@ def _until_report(
     cycle: Callable[[], None],
 ) -> dict[str, float]:
     stage, size = state.stage, train.batch_size
+    device = next(state.detector.parameters()).device
     state.set_modes()
     _compile(state, train)
     totals = _Totals()
     while True:
         cycle()
         tick = state.stage_images // size + 1
-        parts = [
-            source.batch(
-                stage=stage.name,
-                images=state.stage_images,
-                size=size,
-                rank=distributed.rank() * train.accumulate + part,
-                world=distributed.world_size() * train.accumulate,
-            )
-            for part in range(train.accumulate)
-        ]
+        parts = memory.attempt(
+            partial(_parts, state, source, train), device, partial(_rows_do_not_fit, train)
+        )
         for number, step in enumerate(stage.steps):
             if tick % step.every == 0:
                 draw = derive_seed(seed, stage.name, state.stage_images, number)
@@ -150,7 +144,7 @@ def _until_report(
                         partial(
                             _update, state, step, parts, train, draw, state.stage_images / limit
                         ),
-                        next(iter(parts[0].values())).device,
+                        device,
                         partial(_does_not_fit, state, step, parts, train, state.images),
                     )
                 totals.add(step.name, terms, state.stage_images + size)
@@ -163,6 +157,28 @@ def _until_report(
         if state.images // interval > before or state.stage_images >= limit:
             distributed.average_buffers_(state.detector)
             return totals.means(stage.name)
+
+
+def _parts(state: TrainState, source: Source, train: TrainConfig) -> list[Mapping[str, Tensor]]:
+    """Give this rank's rows of the next global batch, in the parts that a step adds up."""
+    return [
+        source.batch(
+            stage=state.stage.name,
+            images=state.stage_images,
+            size=train.batch_size,
+            rank=distributed.rank() * train.accumulate + part,
+            world=distributed.world_size() * train.accumulate,
+        )
+        for part in range(train.accumulate)
+    ]
+
+
+def _rows_do_not_fit(train: TrainConfig, seen: memory.Shortage) -> OutOfMemoryError:
+    # Smaller ones are not tried: on a CPU the first that the system grants may be all it has.
+    return seen.error(
+        f"gathering a batch of {train.batch_size:,} images",
+        "Lower --train.batch-size (another experiment: another --out, or --fresh).",
+    )
 
 
 def _update(

@@ -73,15 +73,17 @@ def run_session(
         DataError: the data cannot be used, or are not those that the run began with.
         ConfigError: the data lack a stream that the architecture needs.
         DivergedError: a loss term stopped being finite.
-        OutOfMemoryError: images, a step or the look at held-out images did not fit.
+        OutOfMemoryError: images, networks, a batch, a step or the look at held-out images did not
+            fit.
     """
     train = experiment.train
     device = torch.device(device)
     torch.set_num_threads(train.threads)
     heap.keep_freed_memory()
     load = partial(load_training, experiment.data)
-    data = once_per_node(lambda: memory.attempt(load, torch.device("cpu"), _images_do_not_fit))
-    detector = build_detector(experiment)
+    cpu, build = torch.device("cpu"), partial(build_detector, experiment)
+    data = once_per_node(lambda: memory.attempt(load, cpu, _images_do_not_fit))
+    detector = memory.attempt(build, cpu, _networks_do_not_fit)
     streams = Streams(
         data,
         detector.streams,
@@ -137,6 +139,13 @@ def _images_do_not_fit(seen: memory.Shortage) -> OutOfMemoryError:
     return seen.error(
         "reading the images",
         "Lower --data.image-size, or give each worker a node with more memory.",
+    )
+
+
+def _networks_do_not_fit(seen: memory.Shortage) -> OutOfMemoryError:
+    return seen.error(
+        "building the networks",
+        "Lower their sizes (--model.…) or --data.image-size, or take a node with more memory.",
     )
 
 

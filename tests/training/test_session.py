@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+import pytest
 
 from gan_ray import experiment
+from gan_ray.errors import OutOfMemoryError
 from gan_ray.training.run import RunFolder
 from gan_ray.training.session import run_session
 from tests.artifacts.conftest import make_bundle
@@ -58,3 +62,25 @@ def test_a_training_can_choose_its_checkpoint_by_fid_and_tells_what_its_looks_co
     assert (chosen["by"], chosen["value"]) == ("fid", min(values))
     assert run.best() == rows[values.index(min(values))]["images"]
     assert all(row["look_seconds"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "doing", "remedy"),
+    [
+        ({"train": {"batch_size": 2**50}}, "gathering a batch of 1,125,899,906,842,624 images",
+         "--train.batch-size"),
+        ({"model": {"latent_size": 2**50}}, "building the networks", "--model"),
+    ],
+)  # fmt: skip
+def test_what_no_machine_has_room_for_is_refused_in_one_line(
+    changes: dict[str, Any], doing: str, remedy: str, tmp_path
+):
+    """Beyond every address space: the allocator refuses at once, and no memory is filled."""
+    digits = {"source": "digits", "normal_class": 1, "image_size": 16}
+    settings = experiment.make("ganomaly", preset="tiny", changes={"data": digits, **changes})
+    run = RunFolder(tmp_path)
+    run.claim(settings)
+    with pytest.raises(OutOfMemoryError, match=doing) as told:
+        run_session(settings, run)
+    assert remedy in str(told.value)
+    assert "\n" not in str(told.value)

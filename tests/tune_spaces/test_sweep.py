@@ -72,6 +72,18 @@ def test_one_study_of_two_systems_trains_each_with_its_own_settings(tmp_path) ->
     assert [row["number"] for row in again["trials"]] == [0]
 
 
+def test_a_trial_that_runs_out_of_memory_is_on_record_and_the_next_one_runs(tmp_path) -> None:
+    """Its batch is beyond every address space: the allocator refuses at once, nothing is filled."""
+    content = sweep([tiny("ganomaly", batch_size=2**50), tiny("f-anogan")], study="architecture",
+                    samples=2, out=str(tmp_path), concurrent=1)  # fmt: skip
+    first, second = content["trials"]
+    assert (first["architecture"], first["state"]) == ("ganomaly", "failed")
+    assert first["reason"].startswith("OutOfMemoryError: out of memory on rank 0 of 1 (node ")
+    assert "Lower --train.batch-size" in first["reason"]
+    assert second["state"] == "complete"
+    assert content["best"] == content["selection"]["winner"] == 1
+
+
 def test_trials_of_one_gan_train_it_once_and_end_as_if_each_had(tmp_path) -> None:
     fixes = {"model.weights.gradient_penalty": 10.0}
     shared, alone = (
