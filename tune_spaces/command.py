@@ -71,7 +71,7 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
         finalist_seeds=options.finalist_seeds,
         keep_bytes=None if options.keep_bytes is None else parse_bytes(options.keep_bytes),
         progress=_say,
-        say=lambda text: print(text, file=sys.stderr, flush=True),
+        say=_tell,
         dry_run=options.dry_run,
     )
 
@@ -92,8 +92,9 @@ def _score(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
         ranges=dict(_range(text) for text in options.range),
         method=options.search,
         seed=trained.experiment.seed,
-        objective="val/aucp" if options.objective == "auto" else options.objective,
+        objective=options.objective,
         progress=_say,
+        say=_tell,
     )
 
 
@@ -179,6 +180,10 @@ def _range(text: str) -> tuple[str, Narrowing]:
         ) from None
 
 
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def _say(trial: dict[str, Any]) -> None:
     value = "-" if trial["value"] is None else f"{trial['value']:.4f}"
     settings = "  ".join(
@@ -193,4 +198,4 @@ def _say(trial: dict[str, Any]) -> None:
         f"trial {trial['number']}{seed}  {trial['architecture']}  {trial['state']}  {value}  "
         f"{trial['images']:,} images{reused}  {trial['seconds']:.0f} s  {settings}"
     )
-    print(line + (f"  {trial['reason']}" if trial["reason"] else ""), file=sys.stderr, flush=True)
+    _tell(line + (f"  {trial['reason']}" if trial["reason"] else ""))

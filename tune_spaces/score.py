@@ -1,8 +1,9 @@
 """The study `score`: heads and score weights of a finished training; nothing is trained.
 
-The networks look once at the held-out normals, the unlabeled mix and the labelled validation
-images. What they saw is kept, and each trial is a score of it: hundreds take seconds. The folder is
-that of any sweep, so `select`, `report` and `optuna-dashboard` read it.
+The networks look once at the held-out normals, the unlabeled mix, the labelled validation images
+and, where they are the objective, pseudo-anomalies. What they saw is kept, and each trial is a
+score of it: hundreds take seconds. The folder is that of any sweep, so `select`, `report` and
+`optuna-dashboard` read it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gan_ray import architectures
 from gan_ray.artifacts.bundle import load_bundle
 from gan_ray.artifacts.manifest import MANIFEST
 from gan_ray.config import DataConfig, Experiment, ScoreConfig, to_dict
+from gan_ray.data.pseudo import pseudo_anomalies
 from gan_ray.data.sources import TrainingData, load_training
 from gan_ray.detector import Detector
 from gan_ray.errors import ConfigError, unknown
@@ -36,7 +38,7 @@ from gan_ray.storage.store import open_store
 from gan_ray.training.run import RunFolder, load_detector
 from gan_ray.training.validation import check_selection, part_to_look_at
 from tune_spaces.derive import Method, Narrowing, corners, derive
-from tune_spaces.objectives import OBJECTIVES, check_objective
+from tune_spaces.objectives import AUTO, OBJECTIVES, read_objective, settled
 from tune_spaces.plan import Plan
 from tune_spaces.record import Record
 from tune_spaces.samplers import check_method, given_points, make_sampler
@@ -89,23 +91,33 @@ def score_study(
     ranges: Mapping[str, Narrowing] | None = None,
     method: Method = "tpe",
     seed: int = 0,
-    objective: str = "val/aucp",
+    objective: str = AUTO,
     progress: Callable[[dict[str, Any]], None] = lambda row: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Score `trained` in `samples` ways; give the content of `sweep.json`.
 
     The first way is its own score. `data` says where its images are now. Called again with the same
-    `out` and more samples it goes on. `progress` sees each row that is the best so far.
+    `out` and more samples it goes on. `progress` sees each row that is the best so far, `say` is
+    told the objective before.
 
     Raises:
         ConfigError: other data than those of the training, data that lack what the objective is
-            made of, a key or range that cannot be, or `out` holds another sweep.
+            made of, a second objective, a key or range that cannot be, or `out` holds another
+            sweep.
     """
-    check_objective(objective)
+    aim = read_objective(objective)
+    if aim.cost:
+        raise ConfigError(
+            f"the study score has one objective: all its trials have the same networks, so "
+            f"'{aim.cost}' tells none apart. Name {aim.figure} alone."
+        )
     check_method(method)
     fixes, own = fixes or {}, trained.experiment
     space = _space(trained.detector, fixes, ranges or {})
-    train = dataclasses.replace(own.train, select=OBJECTIVES[objective], features="")
+    aim, why = settled(aim, [data or own.data])
+    figure, by = aim.figure, OBJECTIVES[aim.figure]
+    train = dataclasses.replace(own.train, select=by, features="")
     name = own.score.name or trained.detector.score
     # As in heads: a score that is named starts from the usual settings.
     score = {} if "score.name" in fixes else {**to_dict(own.score), "name": name, "scales": {}}
@@ -125,8 +137,9 @@ def score_study(
         unlabeled=images.unlabeled is not None,
         labelled=images.labelled is not None,
     )
+    say(f"objective: {figure}, {why}")
     record = Record(out)
-    record.claim("score", objective, seed, samples, [plan], method=method)
+    record.claim("score", figure, seed, samples, [plan], method=method)
     known = dict(record.studies()).get(plan.name, [])
     if any(trial.user_attrs["run"] != trained.uri for trial in known):
         raise ConfigError(
@@ -134,23 +147,25 @@ def score_study(
             "choose another --out."
         )
     if len(known) < samples:
-        seen = _Seen(trained.detector, part_to_look_at(images, train.look))
-        _search(plan, seen, record, known, trained.uri, objective, samples, seed, method)
+        seen = _Seen(trained.detector, part_to_look_at(images, train.look), pseudo=by == "pseudo")
+        _search(plan, seen, record, known, trained.uri, figure, samples, seed, method)
     highest = -math.inf
     for row in record.write()["trials"]:
         if row["value"] > highest:
             highest = row["value"]
             progress(row)
-    record.selection = select(record.uri, by=OBJECTIVES[objective])
+    record.selection = select(record.uri, by=by)
     return record.write()
 
 
 class _Seen:
     """Evidence of the held-out images of selection, of which scores are judged."""
 
-    def __init__(self, detector: Detector, data: TrainingData) -> None:
+    def __init__(self, detector: Detector, data: TrainingData, *, pseudo: bool) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        splits = {"normal": data.select, "unlabeled": data.unlabeled}
+        splits = {"normal": data.select, "unlabeled": data.mix}
+        if pseudo:
+            splits["pseudo"] = pseudo_anomalies(data.select)
         self.detector = detector
         self._labels = None
         if data.labelled is not None:
@@ -166,7 +181,9 @@ class _Seen:
         score = kept_score(head, self.detector, self._seen["normal"])
         scores = {name: seen.scores(score) for name, seen in self._seen.items()}
         labelled = None if self._labels is None else (self._labels, scores["labelled"])
-        return figures(scores["normal"], scores.get("unlabeled"), labelled)
+        return figures(
+            scores["normal"], scores.get("unlabeled"), labelled, pseudo=scores.get("pseudo")
+        )
 
 
 def _search(

@@ -15,7 +15,9 @@ from gan_ray.experiment import make
 from gan_ray.scoring.heads import head_name, parse_head
 from gan_ray.training.launch import train
 from gan_ray.training.run import RunFolder
+from tests.data.trees import folders, write_folder
 from tests.scoring.test_heads import counted
+from tune_spaces.objectives import OBJECTIVES
 from tune_spaces.score import open_trained, score_study
 from tune_spaces.select import select
 
@@ -113,6 +115,38 @@ def test_scales_follow_each_head(tmp_path) -> None:
     (chosen,) = (row for row in run.metrics() if row["images"] == run.best())
     assert content["trials"][0]["head"].startswith("scaled_features")
     assert content["trials"][0]["value"] == chosen["val/aucp"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "figure"),
+    [
+        ({"train/normal": 24}, "val/pseudo_auroc"),
+        ({"train/normal": 24, "val/normal": 6, "val/abnormal": 6}, "val/image_auroc"),
+        ({"train/normal": 24, "train/unlabeled": 24}, "val/aucp"),
+    ],
+)
+def test_what_the_data_offer_is_the_objective_and_worth_what_a_training_says(
+    parts, figure, tmp_path
+) -> None:
+    root = write_folder(tmp_path / "images", folders({**parts, "test/normal": 1}))
+    held_out = 0.5 if "train/unlabeled" in parts else 0.0
+    data = {"root": root, "image_size": 16, "mix_held_out": held_out}
+    short = {"images": 64, "report_every": 32, "samples": 0, "select": OBJECTIVES[figure]}
+    run = train(make("f-anogan", preset="tiny", changes={"data": data, "train": short}),
+                tmp_path / "run", local=True)  # fmt: skip
+    told: list[str] = []
+    content = score_study(open_trained(run.uri), samples=2, out=str(tmp_path / "study"),
+                          say=told.append)  # fmt: skip
+    assert told[0].startswith(f"objective: {figure}, the data have ")
+    assert (content["objective"], content["selection"]["by"]) == (figure, OBJECTIVES[figure])
+    (chosen,) = (row for row in run.metrics() if row["images"] == run.best())
+    assert content["trials"][0]["value"] == chosen[figure]
+    assert content["trials"][1]["value"] is not None
+
+
+def test_a_cost_that_no_head_changes_is_refused(run, tmp_path) -> None:
+    with pytest.raises(ConfigError, match="the study score has one objective"):
+        score_study(open_trained(run.uri), samples=2, out=str(tmp_path), objective="auto,latency")
 
 
 @pytest.mark.parametrize(
