@@ -30,20 +30,20 @@ ray.init(address="local", num_cpus=8, num_gpus=2, include_dashboard=False,
          object_store_memory=100 * 2**20, _node_ip_address="127.0.0.1",
          logging_level="ERROR", log_to_driver=False)
 
-def room(**settings):
+def fitting(**settings):
     try:
         return room(TrainConfig(use_gpu=True, **settings), None, print, 0.0)
     except ClusterError as error:
         return str(error)
 
 told = {
-    "whole": room(),
-    "halves": room(gpus_per_worker=0.5),
-    "thirds": room(gpus_per_worker=1 / 3),
-    "fifths": room(gpus_per_worker=0.2),  # 10 by GPU, 8 by CPU
-    "two workers": room(gpus_per_worker=0.5, workers=2, batch_size=2),
+    "whole": fitting(),
+    "halves": fitting(gpus_per_worker=0.5),
+    "thirds": fitting(gpus_per_worker=1 / 3),
+    "fifths": fitting(gpus_per_worker=0.2),  # 10 by GPU, 8 by CPU
+    "two workers": fitting(gpus_per_worker=0.5, workers=2, batch_size=2),
     "asked": room(TrainConfig(use_gpu=True, gpus_per_worker=0.5), 3, print, 0.0),
-    "too much": room(gpus_per_worker=3),
+    "too much": fitting(gpus_per_worker=3),
 }
 most = []
 running = lambda row: most.append(len(read(sys.argv[1])["queue"]["running"]))
