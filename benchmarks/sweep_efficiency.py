@@ -45,21 +45,22 @@ def settings(seed: int) -> Experiment[Any]:
     return make("f-anogan", preset="tiny", changes=changes)
 
 
-def costs(runs: Iterator[RunFolder]) -> Iterator[Cost]:
-    """Give what all reports up to each one have cost, and the best value among them."""
+def costs(runs: Iterator[tuple[RunFolder, int]]) -> Iterator[Cost]:
+    """Give what all reports up to each one have cost, and the best value among them.
+
+    With each run come the images that it took over; a look at what another trained costs its time.
+    """
     images, seconds, best = 0, 0.0, 0.0
-    for run in runs:
-        before = 0
+    for run, before in runs:
         for row in run.metrics():
-            if "reused_seconds" not in row:
-                images += row["images"] - before
-                seconds += row["seconds"] + row.get("look_seconds", 0.0)
-            before = row["images"]
+            images += max(0, row["images"] - before)
+            seconds += row["seconds"] + row.get("look_seconds", 0.0)
+            before = max(before, row["images"])
             best = max(best, row.get(OBJECTIVE, 0.0))
             yield images, seconds, best
 
 
-def random_search(seed: int, out: str, sampler: BaseSampler) -> Iterator[RunFolder]:
+def random_search(seed: int, out: str, sampler: BaseSampler) -> Iterator[tuple[RunFolder, int]]:
     """Train what `sampler` draws, each trial to its end."""
     plan = plans([settings(seed)], "full", FIXES, {})[0]
     study = optuna.create_study(direction="maximize", sampler=sampler)
@@ -70,7 +71,7 @@ def random_search(seed: int, out: str, sampler: BaseSampler) -> Iterator[RunFold
         run.claim(experiment)
         run_session(experiment, run)
         study.tell(trial, RunFolder(run.uri).get_json("selection.json")["value"])
-        yield run
+        yield run, 0
 
 
 def reached(seed: int, out: str, value: float) -> tuple[int, Cost]:
@@ -80,11 +81,11 @@ def reached(seed: int, out: str, value: float) -> tuple[int, Cost]:
                         seed=seed, concurrent=1, objective=OBJECTIVE)  # fmt: skip
         trials = 0
 
-        def runs(rows: list[dict[str, Any]] = content["trials"]) -> Iterator[RunFolder]:
+        def runs(rows: list[dict[str, Any]] = content["trials"]) -> Iterator[tuple[RunFolder, int]]:
             nonlocal trials
             for row in rows:
                 trials += 1
-                yield RunFolder(row["run"])
+                yield RunFolder(row["run"]), row["reused_images"]
 
         for cost in costs(runs()):
             if cost[2] >= value:

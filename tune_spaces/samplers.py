@@ -25,8 +25,10 @@ def check_method(method: str) -> None:
         raise ConfigError(f"--search: {unknown('way to search', method, METHODS)}")
 
 
-def make_sampler(method: str, seed: int) -> BaseSampler:
+def make_sampler(method: str, seed: int, startup: int = STARTUP) -> BaseSampler:
     """Give a sampler that follows from the seed and the study's history.
+
+    TPE takes over after `startup` trials.
 
     TPE is multivariate within groups of dimensions that are drawn together: those that matter under
     one choice learn from the trials that made it.
@@ -36,7 +38,7 @@ def make_sampler(method: str, seed: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return TPESampler(
-            n_startup_trials=STARTUP,
+            n_startup_trials=startup,
             multivariate=True,
             group=True,
             constant_liar=True,

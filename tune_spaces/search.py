@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 
@@ -23,11 +24,11 @@ from tune_spaces.derive import Method
 from tune_spaces.halving import why_stopped
 from tune_spaces.plan import Plan, Search
 from tune_spaces.record import Record
-from tune_spaces.samplers import make_sampler
-from tune_spaces.sharing import Sharing
+from tune_spaces.samplers import STARTUP, make_sampler
+from tune_spaces.sharing import REDRAW, Sharing
 from tune_spaces.space import Point
 from tune_spaces.trial import outcome
-from tune_spaces.warm_start import add_earlier
+from tune_spaces.warm_start import add_earlier, is_earlier
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
@@ -137,15 +138,28 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         What is drawn may keep the settings of stages that it then shares with another trial.
         """
         study, index = self._ot_study, len(self._own())
-        study.sampler = make_sampler(
-            self._method, derive_seed(self._base_seed, self._plan.name, index)
-        )
+        seed = derive_seed(self._base_seed, self._plan.name, index)
+        study.sampler = make_sampler(self._method, seed)
         if not study.get_trials(False, (TrialState.WAITING,)):
             if index < len(self._points):
                 study.enqueue_trial(self._points[index])
-            elif self._method == "tpe" and (kept := self._sharing.kept(self._own())):
-                study.enqueue_trial(kept)
+            elif self._method == "tpe" and self._sharing:
+                study.enqueue_trial(self._drawn(seed))
         return study.ask()
+
+    def _drawn(self, seed: int) -> Point:
+        """Draw a point that keeps what it shares with another trial, by what it may learn from."""
+        kept, known = self._sharing.turn(self._own())
+        aside = optuna.create_study(
+            directions=self._ot_study.directions,
+            sampler=make_sampler(self._method, seed, startup=STARTUP // REDRAW),
+        )
+        aside.add_trials([*filter(is_earlier, self._ot_study.trials), *known])
+        aside.enqueue_trial(kept)
+        trial = aside.ask()
+        self._plan.space.suggest(trial)
+        point: Point = trial.params
+        return point
 
     def _own(self) -> list[FrozenTrial]:
         """Give the trials of this sweep that have begun."""

@@ -283,7 +283,9 @@ def _first_and_last(plan: Search) -> tuple[int, int]:
 def rungs(stages: tuple[Stage, ...], train: TrainConfig) -> tuple[int, int]:
     """Give the images at which a trial can first be stopped, and the last of its training.
 
-    The first is a quarter of the images on which it can score, after those on which it cannot.
+    The first is a quarter of all images after those on which it cannot score, but no later than
+    half-way through the rest: early values say little, and where most is spent already, a stop
+    saves little.
     """
     blind = 0
     images = budgets(stages, train)
@@ -291,5 +293,6 @@ def rungs(stages: tuple[Stage, ...], train: TrainConfig) -> tuple[int, int]:
         if stage.scores:
             break
         blind += budget
+    whole = sum(images)
     # One image short of the end: who has come that far is complete.
-    return blind + max(1, (sum(images) - blind) // 4), sum(images) - 1
+    return blind + max(1, min(whole // 4, (whole - blind) // 2)), whole - 1

@@ -43,8 +43,11 @@ def run_trial(
     names.use(key)  # the `names.secret` of the driver
     run = RunFolder(config["run"])
 
+    trained = config.get("trained")
+
     def report(row: dict[str, Any]) -> None:
-        if objective in row:
+        # What is judged anew saves nothing by a stop, and is no measure for those who train.
+        if objective in row and trained is None:
             tune.report({"images": row["images"], objective: row[objective]})
 
     try:
@@ -63,7 +66,6 @@ def run_trial(
                 figures.show(row, written, device)
                 report(row)
 
-            trained = config.get("trained")
             run_session(
                 settings,
                 run,

@@ -112,4 +112,4 @@ def test_no_trial_is_judged_before_it_can_score_nor_at_its_end() -> None:
     one = tiny("ganomaly", train={"images": 800})
     two = tiny("f-anogan", train={"images": 800})
     assert rungs(build_detector(one).stages(), one.train) == (200, 799)
-    assert rungs(build_detector(two).stages(), two.train) == (480 + 80, 799)
+    assert rungs(build_detector(two).stages(), two.train) == (480 + 160, 799)
