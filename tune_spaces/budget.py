@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 from gan_ray.errors import ConfigError
 from gan_ray.storage.store import Entry
 from gan_ray.training.run import REMOVED, RunFolder
+from gan_ray.training.state import DIGEST
 from tune_spaces.record import Record
 
 BEST = 5
 """Trials whose checkpoints always stay, the best ones: they are what finalists are made of."""
 
-COUNTED = ("stages/",)
-"""Folders beside the trials that count, and from which nothing is removed here."""
+STAGES = "stages/"
+"""Where the stages lie that trials share, beside the trials."""
 
 _UNITS = {"": 1, "B": 1} | {
     f"{prefix}{binary}B": (1024 if binary else 1000) ** power
@@ -40,14 +42,16 @@ def parse_bytes(text: str) -> int:
     return count
 
 
-def trim(record: Record, limit: int) -> None:
+def trim(record: Record, limit: int, *, over: bool = False) -> None:
     """Remove checkpoints of finished trials, the worst first, until all fit into `limit` bytes.
 
     Never those of a running trial, of the `BEST` best or of the selected one. What is left may be
-    more than the limit then. All is on record in `record.budget`.
+    more than the limit then. When the sweep is `over`, shared stages go before them, those first
+    that served the worst trials; those of the best trial stay, which further trials keep. All is on
+    record in `record.budget`.
     """
     rows = {_folder(row): row for row in record.content()["trials"]}
-    entries = (entry for folder in ("trials/", *COUNTED) for entry in record.store.list(folder))
+    entries = [entry for folder in ("trials/", STAGES) for entry in record.store.list(folder)]
     sizes, gone = _sizes(entries, rows)
     removed: dict[str, int] = dict((record.budget or {}).get("removed", {}))
     for folder in gone:  # also by a process that was killed before it could say so
@@ -55,6 +59,8 @@ def trim(record: Record, limit: int) -> None:
         removed.setdefault(str(rows[folder]["number"]), run.get_json(REMOVED)["bytes"])
     chosen = (record.selection or {}).get("winner")
     held = sum(sizes.values())
+    if over and held > limit:
+        held -= _drop_stages(record, rows.values(), held - limit)
     for row in doomed(list(rows.values()), keep=[] if chosen is None else [chosen]):
         if held <= limit:
             break
@@ -67,6 +73,28 @@ def trim(record: Record, limit: int) -> None:
             removed[str(row["number"])] = size
             held -= size
     record.budget = {"bytes": limit, "held": held, "removed": removed}
+
+
+def _drop_stages(record: Record, rows: Iterable[Mapping[str, Any]], excess: int) -> int:
+    """Remove whole sets of shared stages until `excess` bytes are free; give how many are."""
+    worth: dict[str, float] = {}
+    for row in rows:
+        used = (RunFolder(row["run"]).get_json("environment.json") or {}).get("stages", "")
+        if used and row["value"] is not None:
+            worth[used] = max(row["value"], worth.get(used, row["value"]))
+    kept = max(worth, key=lambda key: worth[key], default="")
+    entries: dict[str, list[Entry]] = {}
+    for entry in record.store.list(STAGES):
+        entries.setdefault(entry.key.split("/")[1], []).append(entry)
+    freed = 0
+    for key in sorted(entries.keys() - {kept}, key=lambda key: worth.get(key, -math.inf)):
+        if freed >= excess:
+            break
+        # Digests go first: what a kill leaves behind is then torn, not wrong.
+        for entry in sorted(entries[key], key=lambda entry: not entry.key.endswith(DIGEST)):
+            record.store.delete(entry.key)
+            freed += entry.size
+    return freed
 
 
 def doomed(
@@ -94,7 +122,7 @@ def _sizes(
     gone: set[str] = set()
     for entry in entries:
         parts = entry.key.split("/")
-        if entry.key.startswith(COUNTED):
+        if entry.key.startswith(STAGES):
             sizes[parts[0]] = sizes.get(parts[0], 0) + entry.size
         elif parts[0] == "trials" and parts[2:3] == ["checkpoints"]:
             sizes[parts[1]] = sizes.get(parts[1], 0) + entry.size

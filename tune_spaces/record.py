@@ -215,6 +215,7 @@ class Record:
             "cost": known.get("cost"),
             "images": known.get("images", 0),
             "seconds": known.get("seconds", 0.0),
+            "look_seconds": known.get("look_seconds", 0.0),
             "reused_images": known.get("reused_images", 0),
             "reused_seconds": known.get("reused_seconds", 0.0),
             "run": known["run"],

@@ -189,7 +189,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         run = RunFolder(trial.user_attrs["run"])
         rows = run.metrics()
         found = outcome(run, rows, self._objective, result, error)
-        for key in ("reason", "images", "seconds", "value", "cost"):
+        for key in ("reason", "images", "seconds", "look_seconds", "value", "cost"):
             trial.set_user_attr(key, found[key])
         reused = [row for row in rows if "reused_seconds" in row]
         spared = sum(row["reused_seconds"] for row in reused)

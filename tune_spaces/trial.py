@@ -97,7 +97,8 @@ def outcome(
 
     `state` (complete, pruned or failed), `reason` (of a failure), `value` (the objective of the
     checkpoint that it would ship, None without one), `cost` (None where none is measured),
-    `images`, `seconds`. `error` says that the process died.
+    `images`, `seconds` of training, `look_seconds` of judging it. `error` says that the process
+    died.
     """
     result, chosen = result or {}, run.best()
     figures = [row[objective] for row in rows if row["images"] == chosen and objective in row]
@@ -113,4 +114,5 @@ def outcome(
         "cost": result.get("cost"),
         "images": rows[-1]["images"] if rows else 0,
         "seconds": round(sum(row["seconds"] for row in rows), 3),
+        "look_seconds": round(sum(row.get("look_seconds", 0.0) for row in rows), 3),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from statistics import mean
 from typing import Any
 
 from tensorboardX import SummaryWriter
@@ -19,6 +20,8 @@ from gan_ray.report.sources import Search
 from gan_ray.training.run import RunFolder
 from tune_spaces.budget import trim
 from tune_spaces.importance import importance
+from tune_spaces.overview import duration
+from tune_spaces.plan import ARCHITECTURE, system_name
 from tune_spaces.record import Record
 
 Progress = Callable[[dict[str, Any]], None]
@@ -51,7 +54,7 @@ class Watch:
         self._tried("TensorBoard", partial(write_settings, row))
         if self._progress is not None:
             self._progress(row)
-        self._say(queue_line(content["queue"]))
+        self._say(queue_line(content["queue"]) + time_left(content))
 
     def finished(self) -> dict[str, Any]:
         """Show the sweep as it is left; give the content of `sweep.json`."""
@@ -59,7 +62,7 @@ class Watch:
 
     def _shown(self, *, finished: bool) -> dict[str, Any]:
         if self._keep_bytes is not None:
-            trim(self._record, self._keep_bytes)
+            trim(self._record, self._keep_bytes, over=finished)
         drawn = finished or time.monotonic() >= self._due
         if drawn:
             self._tried("importance", self._weigh)
@@ -106,3 +109,28 @@ def queue_line(queue: Mapping[str, Any]) -> str:
     running = ", ".join(map(str, queue["running"])) or "none"
     waiting = [f"{count} {name}" for name, count in queue["waiting"].items() if count]
     return f"queue: {queue['done']} done; running: {running}; waiting: {', '.join(waiting) or '0'}"
+
+
+def time_left(content: Mapping[str, Any]) -> str:
+    """Say what the trials to come will take, by those of their study that were not in vain.
+
+    These were stopped early and took stages over as often as others will be, of which the estimate
+    before a sweep knows nothing. Nothing is said before there is one.
+    """
+    took: dict[str, list[float]] = {}
+    left = dict(content["queue"]["waiting"])
+    for row in content["trials"]:
+        joint = content["study"] == ARCHITECTURE
+        study = ARCHITECTURE if joint else system_name(row["architecture"], row["variant"])
+        if row["state"] == "running":
+            left[study] += 1
+        elif row["state"] != "failed":
+            took.setdefault(study, []).append(row["seconds"] + row["look_seconds"])
+    seconds = sum(count * mean(took[study]) for study, count in left.items() if study in took)
+    if not seconds:
+        return ""
+    unknown = [study for study, count in left.items() if count and study not in took]
+    return (
+        f"; left: about {duration(seconds)} of one worker"
+        f"{' and all of ' if unknown else ''}{', '.join(unknown)}"
+    )

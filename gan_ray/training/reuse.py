@@ -53,6 +53,8 @@ class StageReuse:
 
     rows: Sequence[dict[str, Any]] = ()
     """Reports of the stages that were taken over, whose `seconds` are `reused_seconds`."""
+    key: str = ""
+    """Folder of the shared stages in `train.stages`; empty where there are none."""
 
     def __init__(
         self,
@@ -77,7 +79,7 @@ class StageReuse:
         self._over = threading.Event()
         if self._stages:
             self._store = open_store(experiment.train.stages)
-            self._key = _key(experiment, detector, self._stages[-1], data, device)
+            self.key = _key(experiment, detector, self._stages[-1], data, device)
 
     def begin(self, resume: Snapshot | None) -> Snapshot | None:
         """Give where to go on from: the end of the shared stages, or `resume` to train them here.
@@ -125,15 +127,15 @@ class StageReuse:
 
     def _ask(self) -> dict[str, Any]:
         """Say which folder holds the stages, that they were claimed for here, or neither yet."""
-        entries = list(self._store.list(f"{self._key}/"))
+        entries = list(self._store.list(f"{self.key}/"))
         places = (e.key.removesuffix(f"/{DIGEST}") for e in entries if e.key.endswith(DIGEST))
         for place in places:
             if place not in self._spoiled:
                 return {"trained": place}
         number = max((int(entry.key.split("/")[1]) for entry in entries), default=-1)
-        if number >= 0 and self._is_held(f"{self._key}/{number:04d}/{CLAIM}"):
+        if number >= 0 and self._is_held(f"{self.key}/{number:04d}/{CLAIM}"):
             return {}
-        place = f"{self._key}/{number + 1:04d}"
+        place = f"{self.key}/{number + 1:04d}"
         if not self._store.put(f"{place}/{CLAIM}", self._note(0), if_absent=True):
             return {}
         self._place = place

@@ -288,6 +288,7 @@ class _Writer:
         environment = {
             "experiment": fingerprint(identity(self._experiment)),
             "data": data.fingerprint,
+            "stages": self._reuse.key,
             "python": platform.python_version(),
             "machine": platform.machine(),
             "cores": os.cpu_count(),

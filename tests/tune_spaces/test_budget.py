@@ -11,6 +11,7 @@ from gan_ray.errors import ArtifactError, ConfigError
 from gan_ray.experiment import make
 from gan_ray.training.launch import train
 from gan_ray.training.run import REMOVED, RunFolder
+from gan_ray.training.state import DIGEST
 from tests.tune_spaces.test_record import claimed, out, searching  # noqa: F401
 from tune_spaces.budget import BEST, doomed, parse_bytes, trim
 from tune_spaces.record import Record
@@ -105,6 +106,31 @@ def test_the_selected_trial_and_what_others_share_are_counted_and_stay(tmp_path)
     assert record.budget["held"] == 12 * SIZE
     assert len(kept(record)) == 7
     assert record.store.exists("stages/ab/tensors.safetensors")
+
+
+def test_stages_of_the_worst_go_first_when_the_sweep_is_over_and_those_of_the_best_stay(
+    out,  # noqa: F811
+) -> None:
+    record = filled(out, [0.5, 0.9, 0.7, 0.9])
+    runs = [RunFolder(row["run"]) for row in record.content()["trials"]]
+    for run, stages in zip(runs, ("a", "b", "c", "c", ""), strict=True):
+        run.put_json("environment.json", {"stages": stages})
+    for stages in ("a", "b", "c", "unused"):
+        for name in (f"tensors-{stages}", DIGEST):
+            record.store.put(f"stages/{stages}/0000/{name}", b"x" * SIZE)
+
+    def left() -> str:
+        return " ".join(sorted({entry.key.split("/")[1] for entry in record.store.list("stages/")}))
+
+    for limit, over, stages in (
+        (11, False, "a b c unused"), (13, True, "a b c unused"), (11, True, "a b c"),
+        (9, True, "b c"), (8, True, "b"), (1, True, "b"),
+    ):  # fmt: skip
+        trim(record, limit * SIZE, over=over)
+        assert left() == stages
+    assert kept(record) == list(range(5)), "the best trials stay, whatever the limit"
+    assert record.budget is not None
+    assert record.budget["held"] == 7 * SIZE
 
 
 def test_whoever_wants_a_removed_checkpoint_is_told_why(tmp_path) -> None:

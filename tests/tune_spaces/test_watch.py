@@ -22,7 +22,7 @@ from tests.tune_spaces.test_record import claimed, searching
 from tune_spaces.importance import FEWEST, importance
 from tune_spaces.record import Record
 from tune_spaces.search import StudySearch
-from tune_spaces.watch import PAGE, Watch, queue_line
+from tune_spaces.watch import PAGE, Watch, queue_line, time_left
 
 
 def watched(out: str, *, samples: int) -> tuple[Record, StudySearch, Watch, list[str]]:
@@ -32,9 +32,9 @@ def watched(out: str, *, samples: int) -> tuple[Record, StudySearch, Watch, list
     return record, searching(record, ended=watch.ended), watch, said
 
 
-def end(search: StudySearch, number: int, value: float) -> None:
+def end(search: StudySearch, number: int, value: float, **row: float) -> None:
     run = RunFolder(search.suggest(str(number))["run"])
-    run.put_metrics([{"images": 16, "seconds": 1.5, "val/aucp": value}])
+    run.put_metrics([{"images": 16, "seconds": 1.5, "val/aucp": value, **row}])
     run.put_json("selection.json", {"images": 16})
     search.on_trial_complete(str(number), {"finished": True})
 
@@ -46,10 +46,35 @@ def test_the_queue_says_what_is_over_what_runs_and_what_waits(tmp_path) -> None:
     end(search, 1, 0.5)
     queue = {"done": 1, "running": [0], "waiting": {"ganomaly": 2}}
     assert json.loads((tmp_path / "sweep.json").read_text())["queue"] == queue
-    assert said == ["queue: 1 done; running: 0; waiting: 2 ganomaly"]
+    assert said[0].startswith("queue: 1 done; running: 0; waiting: 2 ganomaly")
     assert queue_line({"done": 4, "running": [], "waiting": {"ganomaly": 0}}) == (
         "queue: 4 done; running: none; waiting: 0"
     )
+
+
+def test_what_trials_have_taken_says_how_long_the_others_will(tmp_path) -> None:
+    _, search, _, said = watched(str(tmp_path), samples=4)
+    search.suggest("x")
+    end(search, 1, 0.5, look_seconds=60.0)
+    end(search, 2, 0.6, look_seconds=0.5)
+    assert said[0].endswith("; left: about 3 min of one worker"), "one runs, two wait, 61.5 s each"
+    assert said[1].endswith("; left: about 64 s of one worker"), "one runs, one waits, 31.75 s each"
+
+
+def test_nothing_is_said_of_the_time_of_what_has_not_begun() -> None:
+    row = {"architecture": "ganomaly", "variant": "", "seconds": 8.0, "look_seconds": 2.0}
+    content = {
+        "study": "weights",
+        "queue": {"waiting": {"ganomaly": 3, "f-anogan": 4}},
+        "trials": [{**row, "state": "failed"}],
+    }
+    assert time_left(content) == ""
+    content["trials"] = [{**row, "state": "pruned"}]
+    assert time_left(content) == "; left: about 30 s of one worker and all of f-anogan"
+    content |= {"study": "architecture", "queue": {"waiting": {"architecture": 2}}}
+    assert time_left(content) == "; left: about 20 s of one worker"
+    content["queue"] = {"waiting": {"architecture": 0}}
+    assert time_left(content) == ""
 
 
 def test_the_page_is_there_after_the_first_trial_and_whole_at_the_end(tmp_path) -> None:
