@@ -56,9 +56,9 @@ class Sharing:
     def turn(self, trials: Sequence[FrozenTrial]) -> tuple[Point, list[FrozenTrial]]:
         """Give the settings that the trial after `trials` keeps, and the trials it may learn from.
 
-        Of trials that are alike in what it draws beside the kept ones the best alone is among them:
-        a search that saw each trial of a GAN would take how often it was kept for how good it is.
-        All but the score's settings are those of a trial that was trained to its end; see `replay`.
+        Of trials with one GAN, or one training, the best alone is among those: a search that saw
+        all would take how often a GAN was kept for how good it is. Where the score alone is drawn,
+        all of that training are. It was trained to its end; see `replay`.
         """
         turn = len(trials) % REDRAW
         judged = [trial for trial in trials if trial.user_attrs.get("value") is not None]
@@ -66,7 +66,9 @@ class Sharing:
         if turn == REDRAW - 1 and whole:
             best = _without(_best(whole).params, self.scored)
             if len(best) < len(_best(whole).params):
-                return best, [t for t in trials if _without(t.params, self.scored) == best]
+                of_it = [t for t in judged if _without(t.params, self.scored) == best]
+                others = self._best_of_each(trials, of_gan=False)
+                return best, [*of_it, *(trial for trial in others if trial not in of_it)]
         if turn == 0 or not self.keys or not judged:
             return {}, self._best_of_each(trials, of_gan=bool(self.keys))
         kept = {key: v for key, v in _best(judged).params.items() if key in self.keys}
