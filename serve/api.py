@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,23 +14,47 @@ from fastapi.staticfiles import StaticFiles
 
 from gan_ray.storage import AllowList
 from serve import failures, guard, job_routes, routes
+from serve.line import Followed, Line, Served
 from serve.settings import AppArgs
 
 STATIC = Path(__file__).parent / "static"
 
 
 def api(
-    args: AppArgs, models: Mapping[str, routes.Served], jobs: job_routes.JobDesk | None = None
+    args: AppArgs,
+    models: Mapping[str, Served],
+    jobs: job_routes.JobDesk | None = None,
+    *,
+    followed: Mapping[str, Followed] | None = None,
 ) -> FastAPI:
     """Give the application that serves `models` by their names, and runs `jobs` if there are any.
+
+    What is `followed` is looked up when the application starts, and again every `args.watch_s`.
 
     Raises:
         ConfigError: strangers could reach it.
     """
     args.check_exposure()
+    watched = dict(followed or {})
+
+    @asynccontextmanager
+    async def watching(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.gather(*(line.look() for line in watched.values()))
+        tasks = [asyncio.create_task(line.watch(args.watch_s)) for line in watched.values()]
+        yield
+        for task in tasks:
+            task.cancel()
+
     # FastAPI's own documentation pages load scripts from elsewhere; the schema itself stays.
-    app = FastAPI(title="gan-ray", version=version("gan-ray"), docs_url=None, redoc_url=None)
-    app.state.args, app.state.models, app.state.jobs = args, dict(models), jobs
+    app = FastAPI(
+        title="gan-ray",
+        version=version("gan-ray"),
+        docs_url=None,
+        redoc_url=None,
+        lifespan=watching,
+    )
+    app.state.args, app.state.jobs = args, jobs
+    app.state.models = {name: Line(model) for name, model in models.items()} | watched
     app.state.allow, app.state.allow_sink = AllowList(args.allow), AllowList(args.allow_sink)
     failures.install(app)
     guard.install(app, args)

@@ -5,6 +5,9 @@
 
 # No postponed annotations here: Ray reads the class `AppArgs` off the signature of `build`.
 
+import asyncio
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,11 +15,10 @@ from ray import serve as ray_serve
 from ray.exceptions import RayActorError
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig
-from ray.serve.exceptions import BackPressureError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from gan_ray.artifacts.bundle import refuse_conditional
-from gan_ray.artifacts.store import resolve
+from gan_ray.artifacts.store import candidates, follows
 from gan_ray.cluster import environment
 from gan_ray.errors import ConfigError
 from gan_ray.names import secret
@@ -24,10 +26,11 @@ from serve.api import api
 from serve.card import Card
 from serve.failures import Failure
 from serve.jobs import Cursor, Jobs, Page, Prefixes
+from serve.line import Followed, Refused
 from serve.model import Job, Reply
 from serve.replica import Replica
 from serve.schemas import JobRequest, JobStatus
-from serve.settings import AppArgs
+from serve.settings import DEADLINE_S, AppArgs
 
 RETRY_AFTER_S = 1
 RESTART_S = 10
@@ -35,12 +38,11 @@ HEALTH_S = 2  # between two looks whether the process of the jobs lives
 TO_REFUSE = 256  # requests that the ingress takes beyond what can be scored, to refuse them itself
 
 
-class Remote:
-    """A model that runs in scoring processes."""
+class Processes:
+    """The scoring processes of a model: they hold its versions and have room for some images."""
 
-    def __init__(self, card: Card, handle: DeploymentHandle, room: int) -> None:
+    def __init__(self, handle: DeploymentHandle, room: int) -> None:
         """Speak for the processes behind `handle`, which take more until `room` images are in."""
-        self.card = card
         self._handle, self._room, self._inside = handle, room, 0
 
     def admit(self) -> None:
@@ -48,21 +50,65 @@ class Remote:
         if self._inside >= self._room:
             raise _overloaded()
 
-    async def score(self, job: Job) -> Reply:
+    async def score(self, reference: str, job: Job) -> Reply:
         """Let one of them score the job."""
         self.admit()
         self._inside += job.images
         try:
-            reply: Reply = await self._handle.score.remote(job)
+            reply: Reply | str = await self._handle.score.remote(reference, job)
         except BackPressureError:
             raise _overloaded() from None
         finally:
             self._inside -= job.images
+        if isinstance(reply, str):
+            raise Failure(503, "NOT_READY", reply, "try again later", retry_after=RESTART_S)
         return reply
+
+    async def ready(self, reference: str) -> None:
+        """Let one of them check its golden scores."""
+        why: str = await self._handle.ready.remote(reference)
+        if why:
+            raise Failure(503, "NOT_READY", why, "wait, or read the server's log")
+
+    async def load(self, reference: str) -> "Remote":
+        """Let all of them hold a version; one that starts later does so when it is first asked.
+
+        Raises:
+            Refused: one of them cannot.
+        """
+        while True:
+            try:
+                told = await self._handle.broadcast("load", reference).results_async()
+                break
+            except DeploymentUnavailableError:  # they are being started
+                await asyncio.sleep(HEALTH_S)
+            except RayActorError:
+                raise Refused("a scoring process ended while it was loaded") from None
+        for one in told:
+            if isinstance(one, str):
+                raise Refused(one)
+        return Remote(Card(told[0]), self, reference)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A version of a model that runs in scoring processes."""
+
+    card: Card
+    processes: Processes
+    reference: str
+
+    def admit(self) -> None:
+        """Refuse more work (429) when there is enough."""
+        self.processes.admit()
+
+    async def score(self, job: Job) -> Reply:
+        """Let one of them score the job."""
+        return await self.processes.score(self.reference, job)
 
     async def ready(self) -> None:
         """Let one of them check its golden scores."""
-        await self._handle.ready.remote()
+        await self.processes.ready(self.reference)
 
 
 def _overloaded() -> Failure:
@@ -121,11 +167,23 @@ class Ingress:
     """Answers HTTP; it holds no network."""
 
     def __init__(
-        self, args: AppArgs, jobs: DeploymentHandle | None, *models: tuple[Card, DeploymentHandle]
+        self,
+        args: AppArgs,
+        jobs: DeploymentHandle | None,
+        *models: tuple[str, Card, DeploymentHandle],
     ) -> None:
-        """Serve `models` by the names on their cards."""
-        served = {card.name: Remote(card, handle, card.pace(args).room) for card, handle in models}
-        self._api = api(args, served, None if jobs is None else RemoteJobs(jobs))
+        """Serve `models`, each a reference, a card and who scores, by the names on the cards."""
+        served: dict[str, Remote] = {}
+        followed: dict[str, Followed] = {}
+        for reference, card, handle in models:
+            processes = Processes(handle, card.pace(args).room)
+            if follows(reference):
+                known = partial(candidates, reference, args.registry)
+                followed[card.name] = Followed(known, processes.load, args.versions)
+            else:
+                served[card.name] = Remote(card, processes, reference)
+        desk = None if jobs is None else RemoteJobs(jobs)
+        self._api = api(args, served, desk, followed=followed)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Give Ray the application, built in its own process."""
@@ -147,13 +205,11 @@ def build(args: AppArgs) -> Application:
         "num_gpus": args.gpus_per_replica,
         "runtime_env": {"env_vars": environment()},
     }
-    models: list[tuple[Card, Application]] = []
+    models: list[tuple[str, Card, Application]] = []
     references: dict[str, str] = {}
-    most = 0
+    most, longest = 0, DEADLINE_S
     for reference in args.bundles:
-        folder = resolve(reference, args.registry)
-        card = Card.read(folder)
-        refuse_conditional(card.manifest, folder)
+        card = Card.of(reference, args.registry)
         if card.name in references:
             raise ConfigError(
                 f"two bundles have the name '{card.name}', which is their address: serve one of "
@@ -161,21 +217,24 @@ def build(args: AppArgs) -> Application:
             )
         pace = card.pace(args)
         most += args.replicas * pace.ongoing + pace.queued
+        longest = max(longest, pace.deadline_s)
         replicas = ray_serve.deployment(
             Replica,
             name=f"score-{card.name}",
             num_replicas=args.replicas,
             max_ongoing_requests=pace.ongoing,
             max_queued_requests=pace.queued,
+            graceful_shutdown_timeout_s=pace.deadline_s,
             backpressure_config=overload,
             ray_actor_options=processes,
         )
-        models.append((card, replicas.bind(reference, args)))
+        models.append((reference, card, replicas.bind(reference, args)))
         references[card.name] = reference
     ingress = ray_serve.deployment(
         Ingress,
         max_ongoing_requests=most + TO_REFUSE,
         max_queued_requests=TO_REFUSE,
+        graceful_shutdown_timeout_s=longest,
         backpressure_config=overload,
         ray_actor_options={"num_cpus": 0},
     )

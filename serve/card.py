@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from gan_ray.artifacts.bundle import refuse_conditional
 from gan_ray.artifacts.folder import read_file
 from gan_ray.artifacts.manifest import MANIFEST, Manifest, parse_manifest
+from gan_ray.artifacts.store import candidates, resolve
 from gan_ray.config import from_dict, to_dict
 from gan_ray.detector import ImageSpec
+from gan_ray.errors import ArtifactError, ConfigError
 from gan_ray.scoring import calibration
 from gan_ray.scoring.calibration import Calibration
 from serve.schemas import ModelMetadata, TensorMetadata, Threshold
@@ -31,6 +36,29 @@ class Card:
         """
         file = bundle / MANIFEST
         return cls(parse_manifest(read_file(file), str(file)))
+
+    @classmethod
+    def of(cls, reference: str, registry: str | None) -> Card:
+        """Read the manifest of the bundle that a reference stands for; no weights are loaded.
+
+        Of `name@newest` it is the newest version that is sound.
+
+        Raises:
+            ArtifactError: no such bundle, or it is damaged.
+            ConfigError: it needs the class of each image.
+        """
+        *others, last = candidates(reference, registry)
+        for one in others:
+            with suppress(ArtifactError, ConfigError):  # told when the scoring processes start
+                return cls._sound(one, registry)
+        return cls._sound(last, registry)
+
+    @classmethod
+    def _sound(cls, reference: str, registry: str | None) -> Card:
+        folder = resolve(reference, registry)
+        card = cls.read(folder)
+        refuse_conditional(card.manifest, folder)
+        return card
 
     @property
     def name(self) -> str:
@@ -68,15 +96,20 @@ class Card:
         """Give the pace that it is served at."""
         return args.pace(self.manifest.passes_per_image)
 
-    def metadata(self, args: AppArgs) -> ModelMetadata:
-        """Describe the model in the terms of the Open Inference Protocol v2."""
+    def metadata(
+        self, args: AppArgs, versions: Sequence[str], refused: Mapping[str, str]
+    ) -> ModelMetadata:
+        """Describe the model in the terms of the Open Inference Protocol v2.
+
+        `versions` are served, `refused` tells why newer ones are not.
+        """
         pace = self.pace(args)
         manifest, stored = self.manifest, self.manifest.calibration
         size, channels = manifest.image.size, manifest.image.channels
         images, maps = [-1, channels, size, size], [-1, 1, size, size]
         return ModelMetadata(
             name=manifest.name,
-            versions=[manifest.version],
+            versions=list(versions),
             inputs=[TensorMetadata(name="image", datatype="FP32", shape=images)],
             outputs=[
                 TensorMetadata(name="score", datatype="FP32", shape=[-1]),
@@ -94,6 +127,8 @@ class Card:
                 "fit": manifest.fit,
                 "preprocess": manifest.preprocessing,
                 "digest": f"sha256:{manifest.digest}",
+                "version": manifest.version,
+                "refused": dict(refused),
                 "precision": manifest.precision,
                 "drift": None if manifest.drift is None else to_dict(manifest.drift),
                 "passes_per_image": manifest.passes_per_image,

@@ -31,6 +31,7 @@ def serve(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
             jobs=options.jobs,
             job_workers=options.job_workers,
             registry=options.registry,
+            watch_s=options.watch,
         ) as endpoint:
             _say(f"serving {', '.join(options.bundles)} at {endpoint.url} (Ctrl-C ends it)")
             threading.Event().wait()
@@ -40,7 +41,8 @@ def serve(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundles", nargs="+", help="folder, s3://… or name@version")
+    about = "folder, s3://…, name@version, or name@newest: what is published takes over"
+    parser.add_argument("bundles", nargs="+", help=about)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--replicas", type=int, default=1)
@@ -53,6 +55,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-sink", action="append", default=[], help=about)
     about = "where jobs are written down (default: `jobs` in the first --allow-sink)"
     parser.add_argument("--jobs", default="", metavar="URI", help=about)
+    about = "seconds between two looks for versions of name@newest (default: 5)"
+    parser.add_argument("--watch", type=float, default=5.0, metavar="SECONDS", help=about)
     parser.add_argument("--job-workers", type=int, default=1, help="processes of a job")
 
 

@@ -16,7 +16,7 @@ from serve import bodies
 from serve.failures import Failure
 from serve.guard import authorise
 from serve.jobs import Cursor, Page
-from serve.routes import REFUSALS, Settings, of_version, served
+from serve.routes import REFUSALS, Settings, line
 from serve.schemas import JobList, JobRequest, JobStatus, Refusal
 from serve.settings import DEADLINE_S, AppArgs
 
@@ -79,9 +79,7 @@ async def submit(
     """
     bodies.content_type(request, ("application/json",))
     wanted = bodies.document(await bodies.whole(request, args.limits), JobRequest)
-    model = served(request, wanted.model)
-    version = model.card.manifest.version
-    of_version(model, wanted.version or version)
+    version = line(request, wanted.model).version(wanted.version).card.manifest.version
     state = request.app.state
     bodies.check_allowed(wanted.source.uri, state.allow, "--allow")
     bodies.check_allowed(wanted.sink.uri, state.allow_sink, "--allow-sink")

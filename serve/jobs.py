@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import pydantic
 
-from gan_ray.artifacts.store import resolve
+from gan_ray.artifacts.store import follows, resolve
 from gan_ray.errors import ConfigError, DataError, GanRayError
 from gan_ray.names import trace, use
 from gan_ray.scoring.batch import Progress, score_prefix
@@ -83,6 +83,8 @@ class Prefixes:
             use(self.key)
         request, options = job.request, job.request.options
         reference = self.bundles.get(request.model)
+        if reference is not None and follows(reference):  # a job keeps to the version it began with
+            reference = f"{request.model}@{job.version}"
         folder = None if reference is None else resolve(reference, self.registry)
         if folder is None or Card.read(folder).manifest.version != job.version:
             raise ConfigError(

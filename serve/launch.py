@@ -15,7 +15,6 @@ from typing import Any
 
 import pydantic
 
-from gan_ray.artifacts.store import resolve
 from gan_ray.cluster import connect
 from gan_ray.errors import ClusterError, ConfigError
 from serve.card import Card
@@ -93,7 +92,7 @@ def launch(
             undo.callback(ray.shutdown)
         _check_cluster(args)
         application = build(args)
-        cards = (Card.read(resolve(bundle, args.registry)) for bundle in args.bundles)
+        cards = (Card.of(bundle, args.registry) for bundle in args.bundles)
         deadline = max(card.pace(args).deadline_s for card in cards)
         undo.callback(ray_serve.shutdown)
         try:

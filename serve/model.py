@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 _SENT = Public("image")
 
+MODEL_FAULT = "MODEL_FAULT"
+"""Code of a `Fault` that says that the model, not the image, is at fault."""
 READERS = 16  # images of a replica that are fetched and decoded at the same time
 
 
@@ -195,7 +197,7 @@ class Model:
                 reconstruction=None if reconstructed is None else reconstructed[n],
             )
             if np.isfinite(score)
-            else Fault(500, "MODEL_FAULT", "the model gave no finite score for this image")
+            else Fault(500, MODEL_FAULT, "the model gave no finite score for this image")
             for n, score in enumerate(result.scores)
         ]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from importlib.metadata import version
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from gan_ray.data.brightness import MAX_PIXELS
 from serve import answers, bodies, tensors
-from serve.card import Card
 from serve.failures import Failure
 from serve.guard import authorise
+from serve.line import Line, Version
 from serve.model import Fault, Job, Reply
 from serve.schemas import (
     InferResponse,
@@ -37,46 +37,35 @@ protocol = APIRouter(
 models = APIRouter()  # part of `protocol`, below a model and below a version of it
 
 
-class Served(Protocol):
-    """A model, wherever it runs."""
-
-    @property
-    def card(self) -> Card:
-        """What it is."""
-
-    def admit(self) -> None:
-        """Raise Failure (429) when it has too much to do, before a body is read."""
-
-    async def score(self, job: Job) -> Reply:
-        """Score the images of a job; raises Failure (429) when it has too much to do."""
-
-    async def ready(self) -> None:
-        """Return when it reproduces its golden scores; raises when it does not."""
-
-
-def served(request: Request, model: str) -> Served:
-    """Give the model that the URL names.
+def line(request: Request, model: str) -> Line:
+    """Give the versions of the model that the URL names.
 
     Raises:
         Failure: there is none (404).
     """
-    models: dict[str, Served] = request.app.state.models
+    models: dict[str, Line] = request.app.state.models
     if model not in models:
         hint = f"models here: {', '.join(sorted(models))}"
         raise Failure(404, "UNKNOWN_MODEL", f"there is no model '{model[:128]}'", hint)
     return models[model]
 
 
-def of_version(model: Annotated[Served, Depends(served)], version: str) -> None:
-    """Let a request pass whose URL names the version that is served.
+Versions = Annotated[Line, Depends(line)]
+
+
+def of_version(request: Request, versions: Versions, version: str) -> None:
+    """Take the version that the URL names, in place of the newest.
 
     Raises:
-        Failure: it names another (404).
+        Failure: it is not served (404).
     """
-    known = model.card.manifest.version
-    if version != known:
-        error = f"there is no version '{version[:128]}' of model '{model.card.name}'"
-        raise Failure(404, "UNKNOWN_VERSION", error, f"versions here: {known}")
+    request.state.chosen = versions.version(version)
+
+
+def chosen(request: Request, versions: Versions) -> Version:
+    """Give the version that the URL names, or the newest; the same through the whole request."""
+    found: Version | None = getattr(request.state, "chosen", None)
+    return found or versions.version()
 
 
 def settings(request: Request) -> AppArgs:
@@ -85,7 +74,7 @@ def settings(request: Request) -> AppArgs:
     return args
 
 
-Chosen = Annotated[Served, Depends(served)]
+Chosen = Annotated[Version, Depends(chosen)]
 Settings = Annotated[AppArgs, Depends(settings)]
 
 
@@ -98,7 +87,7 @@ async def live() -> Live:
 @health.get("/ready", responses={503: {"model": Refusal}})
 async def ready(request: Request, args: Settings) -> Ready:
     """Tell whether every model reproduces its golden scores."""
-    return await _ready(args, *request.app.state.models.values())
+    return await _ready(args, *(model.version() for model in request.app.state.models.values()))
 
 
 @protocol.get("")
@@ -123,9 +112,9 @@ async def server(request: Request, args: Settings) -> ServerMetadata:
 
 
 @models.get("")
-async def metadata(model: Chosen, args: Settings) -> ModelMetadata:
-    """Describe a model."""
-    return model.card.metadata(args)
+async def metadata(model: Chosen, versions: Versions, args: Settings) -> ModelMetadata:
+    """Describe a model; `refused` of its parameters tells why newer versions are not served."""
+    return model.card.metadata(args, versions.versions, versions.refused)
 
 
 @models.get("/ready", responses={503: {"model": Refusal}})
@@ -195,7 +184,7 @@ async def infer(request: Request, model: Chosen, args: Settings) -> InferRespons
     return tensors.answer(model.card, request.state.request_id, wanted, reply)
 
 
-async def _within(args: AppArgs, model: Served, job: Job) -> Reply:
+async def _within(args: AppArgs, model: Version, job: Job) -> Reply:
     seconds = model.card.pace(args).deadline_s
     try:
         return await asyncio.wait_for(model.score(job), seconds)
@@ -204,10 +193,12 @@ async def _within(args: AppArgs, model: Served, job: Job) -> Reply:
         raise Failure(504, "DEADLINE", f"no scores within {seconds:g} s", hint) from None
 
 
-async def _ready(args: AppArgs, *models: Served) -> Ready:
+async def _ready(args: AppArgs, *models: Version) -> Ready:
     checks = (asyncio.wait_for(m.ready(), m.card.pace(args).ready_s) for m in models)
     try:
         await asyncio.gather(*checks)
+    except Failure:
+        raise
     except Exception as error:
         message = "a model does not answer, or not with its golden scores"
         raise Failure(503, "NOT_READY", message, "wait, or read the server's log") from error

@@ -171,7 +171,7 @@ class JobRequest(Sent):
 
     model: str
     version: str | None = None
-    """The version that is served; none other can be asked for."""
+    """One that is served; left out, the newest."""
     source: Source
     sink: Sink
     options: JobOptions = JobOptions()

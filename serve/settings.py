@@ -71,7 +71,8 @@ class AppArgs(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bundles: tuple[str, ...] = Field(min_length=1)
-    """Folders of bundles, or `name@version` in `registry`; each name once."""
+    """Folders of bundles, `name@version` in `registry`, or `name@newest`, which is followed: a
+    version that is published takes over. Each name once."""
     registry: str | None = None
     """Where `name@version` is looked up: a directory or s3://bucket/prefix."""
     host: str = "0.0.0.0"
@@ -90,6 +91,10 @@ class AppArgs(BaseModel):
     """Scoring processes of a job, beside those of requests."""
     jobs_at_once: int = Field(default=1, gt=0)
     """Jobs that are worked on at a time; others wait for their turn."""
+    watch_s: float = Field(default=5.0, gt=0)
+    """Seconds between two looks into the registry for versions of a bundle that is followed."""
+    versions: int = Field(default=2, gt=0)
+    """Versions of a followed bundle that are served by their numbers, the newest that work."""
     replicas: int = Field(default=1, gt=0)
     """Scoring processes per bundle."""
     max_batch: int | None = Field(default=None, gt=0)

@@ -23,6 +23,8 @@ from gan_ray.storage.uris import parse
 
 NEXT = "next"
 """Stands for the first free integer when publishing."""
+NEWEST = "newest"
+"""Stands for the largest integer where versions are followed."""
 
 
 def publish(bundle: str | Path, registry: str, *, version: str = "") -> str:
@@ -53,6 +55,36 @@ def publish(bundle: str | Path, registry: str, *, version: str = "") -> str:
                 f"{manifest.name}/{wanted} if nobody uses it"
             )
         number += 1
+
+
+def follows(reference: str) -> bool:
+    """Tell whether a reference is `name@newest`: which version that is changes with time."""
+    name, _, version = reference.rpartition("@")
+    return version == NEWEST and is_plain_name(name) and not Path(reference).is_dir()
+
+
+def candidates(reference: str, registry: str | None) -> list[str]:
+    """Give what a reference can stand for, the best first: of `name@newest` all integer versions.
+
+    Any other stands for itself alone. Nothing is read but the listing.
+
+    Raises:
+        ArtifactError: `name@newest`, and there is no integer version.
+        ConfigError: the same without a registry.
+        StorageError: the registry cannot be read.
+    """
+    if not follows(reference):
+        return [reference]
+    name = reference.rpartition("@")[0]
+    if registry is None:
+        raise ConfigError(f"'{reference}' needs a registry to be looked up in: give one")
+    versions = [v for v in _versions(open_store(registry), name) if v.isdecimal()]
+    if not versions:
+        raise ArtifactError(
+            f"no version of '{name}' in {registry} is an integer, so none is the newest: publish "
+            f"one with --version {NEXT}, or name the version"
+        )
+    return [f"{name}@{version}" for version in sorted(versions, key=int, reverse=True)]
 
 
 def resolve(reference: str, registry: str | None = None, *, cache: Path | None = None) -> Path:
