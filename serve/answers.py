@@ -45,7 +45,7 @@ def score_response(
         )
         if maps and case.map is not None and card.map_range is not None:
             output.map = png8(case.map, *card.map_range)
-        if reconstructions:
+        if reconstructions and case.image is not None:
             output.image = png8(case.image, 0, np.iinfo(case.image.dtype).max)
             if case.reconstruction is not None:
                 output.reconstruction = png8(case.reconstruction, -1.0, 1.0)

@@ -37,6 +37,21 @@ def test_jobs_scored_together_get_what_each_gets_alone(model):
                 assert (case.p_value, case.abnormal) == (twin.p_value, twin.abnormal)
 
 
+def test_pictures_go_only_to_the_jobs_of_a_batch_that_asked_for_them(model):
+    pixels = np.zeros((2, 1, 16, 16), np.uint8)
+    jobs = [
+        Job(pixels=pixels),
+        Job(pixels=pixels, maps=True),
+        Job(pixels=pixels, reconstructions=True),
+    ]
+    for job, reply in zip(jobs, model.score([model.read(job) for job in jobs]), strict=True):
+        for case in reply.cases:
+            assert isinstance(case, Case)
+            assert (case.map is not None) == job.maps
+            shown = (case.image is not None, case.reconstruction is not None)
+            assert shown == (job.reconstructions,) * 2
+
+
 def test_the_waiting_time_of_a_job_begins_when_it_is_decoded(model):
     images = dataclasses.replace(model.read(Job(files=(png(),))), since=0.0)
     (reply,) = model.score([images])
