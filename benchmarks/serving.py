@@ -4,7 +4,8 @@
 
 The cores allow, images a second: their number over the processor seconds that one image takes to be
 downloaded (client and server), decoded and scored, each measured apart. The object store is a real
-server in a process of its own on the same cores; so are the clients.
+server in a process of its own on the same cores; so are the clients. What processes of others take
+meanwhile is not counted as ours to use: `cores` beside a rate says how many were.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import torch
 from PIL import Image
 
 from benchmarks.core import conv_gflops
+from benchmarks.inference import against_bare
 from gan_ray.artifacts.bundle import load_bundle
 from gan_ray.data.readers import read_image
 from gan_ray.data.transforms import prepare
@@ -39,6 +41,7 @@ from gan_ray.scoring.batch import score_prefix
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.storage import open_store
 from serve.launch import launch
+from serve.settings import TOKEN_VARIABLE
 from tests.s3_server import access, make_bucket, serving
 
 LIST = 32
@@ -72,13 +75,18 @@ class Cost:
     decode: float
     forward: float
 
-    def allowed(self, cores: int) -> float:
+    def allowed(self, cores: float) -> float:
         """Images a second on so many cores."""
         return cores / (self.download + self.server + self.decode + self.forward)
 
+    def beside(self, rate: float, cores: float) -> dict[str, float]:
+        """Give a rate, the cores that it had and its share of what those allow."""
+        share = rate / self.allowed(cores)
+        return {"rate": round(rate, 1), "cores": round(cores, 2), "of_allowed": round(share, 3)}
 
-def cost(bundle: Path, uri: str, keys: Sequence[str], server: int) -> Cost:
-    """Measure the parts of one image's way, each by itself."""
+
+def cost(bundle: Path, uri: str, keys: Sequence[str], server: int) -> tuple[Cost, float]:
+    """Measure the parts of one image's way, each by itself, and `Scorer` against bare forward."""
     loaded = load_bundle(bundle)
     store, scorer = open_store(uri), Scorer.from_bundle(loaded, batch_size=LIST)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -94,25 +102,32 @@ def cost(bundle: Path, uri: str, keys: Sequence[str], server: int) -> Cost:
     began = time.process_time()
     scorer.score_images(np.stack(rows))
     forward = time.process_time() - began
-    return Cost(*(part / len(keys) for part in (download, at_server, decode, forward)))
+    _, ratio = against_bare(scorer, np.stack(rows[: 4 * LIST]), turns=8)
+    return Cost(*(part / len(keys) for part in (download, at_server, decode, forward))), round(
+        ratio, 3
+    )
 
 
-def bucket_rate(bundle: Path, source: str, sink: str, cores: int) -> float:
-    """Give images a second of `score`, from the end of the first shards to the end of the last."""
-    seen: list[tuple[float, int]] = []
+def bucket_rate(bundle: Path, source: str, sink: str, cores: int) -> tuple[float, float]:
+    """Give images a second of `score`, from the end of the first shards to the end of the last.
+
+    Second come the cores that others left it.
+    """
+    seen: list[tuple[float, float, int]] = []
     score_prefix(
         bundle, source, sink, workers=cores, shard_size=128,
-        progress=lambda figures: seen.append((time.perf_counter(), figures["objects"])),
+        progress=lambda figures: seen.append((time.perf_counter(), _others(), figures["objects"])),
     )  # fmt: skip
-    (first, done), (last, all_) = seen[2 * cores], seen[-1]
-    return (all_ - done) / (last - first)
+    (first, before, done), (last, after, all_) = seen[2 * cores], seen[-1]
+    return (all_ - done) / (last - first), cores - (after - before) / (last - first)
 
 
 class Client:
     """One connection that stays open."""
 
     def __init__(self, url: str) -> None:
-        place = urlsplit(url)
+        place, token = urlsplit(url), os.environ.get(TOKEN_VARIABLE)
+        self._token = {"Authorization": f"Bearer {token}"} if token else {}
         self._connection = http.client.HTTPConnection(
             str(place.hostname), int(place.port or 80), timeout=120
         )
@@ -121,7 +136,7 @@ class Client:
         """Post and read the answer; status 0 where there was none."""
         began = time.perf_counter()
         try:
-            self._connection.request("POST", path, body, {"Content-Type": kind})
+            self._connection.request("POST", path, body, {"Content-Type": kind, **self._token})
             answer = self._connection.getresponse()
             answer.read()
         except (OSError, http.client.HTTPException):
@@ -165,6 +180,25 @@ def open_loop(url: str, rate: float, seconds: float, request: Request) -> list[A
     return answers
 
 
+@contextmanager
+def sampled(look: Callable[[], object], every: float) -> Iterator[None]:
+    """Look now, then `every` so many seconds until the block ends."""
+    over = threading.Event()
+
+    def work() -> None:
+        look()
+        while not over.wait(every):
+            look()
+
+    watcher = threading.Thread(target=work)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
 def quantiles(answers: Sequence[Answer], status: int = 200) -> dict[str, float]:
     """Give p50 and p99 of the seconds of the answers with a status, in milliseconds."""
     times = [seconds for found, seconds, _ in answers if found == status]
@@ -178,6 +212,27 @@ def quantiles(answers: Sequence[Answer], status: int = 200) -> dict[str, float]:
 def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _others() -> float:
+    """Give the processor seconds so far of all that is no process of this benchmark."""
+    parents, spent = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(fields[1])
+        spent[int(folder.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def ours(pid: int) -> bool:
+        while pid in parents and pid != os.getpid():
+            pid = parents[pid]
+        return pid == os.getpid()
+
+    ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")  # less idle and iowait
+    return busy - sum(seconds for pid, seconds in spent.items() if ours(pid))
 
 
 def _resident_mib() -> float:
@@ -222,12 +277,10 @@ def run(bundle: Path, objects: int, seconds: float, overload: float) -> dict[str
     cores = os.cpu_count() or 1
     found: dict[str, Any] = {"cores": cores, "conv_gflops": round(conv_gflops(), 1)}
     with TemporaryDirectory() as folder, films(objects, Path(folder)) as (uri, keys, server):
-        each = cost(bundle, f"{uri}/in", keys[:512], server)
-        allowed = each.allowed(cores)
+        each, found["scorer_of_bare"] = cost(bundle, f"{uri}/in", keys[:512], server)
         found["cpu_ms"] = {part: round(1000 * value, 2) for part, value in vars(each).items()}
-        found["allowed"] = round(allowed, 1)
-        rate = bucket_rate(bundle, f"{uri}/in", f"{uri}/out", cores)
-        found["bucket"] = {"rate": round(rate, 1), "of_allowed": round(rate / allowed, 3)}
+        found["allowed"] = round(each.allowed(cores), 1)
+        found["bucket"] = each.beside(*bucket_rate(bundle, f"{uri}/in", f"{uri}/out", cores))
         print(found, flush=True)
         with launch([bundle], port=0, allow=[uri], replicas=cores) as endpoint:
             path = f"/v2/models/{load_bundle(bundle).manifest.name}/score"
@@ -243,14 +296,12 @@ def run(bundle: Path, objects: int, seconds: float, overload: float) -> dict[str
                 return path, "image/png", image
 
             closed_loop(endpoint.url, 2, 3, listed)
+            began, before = time.perf_counter(), _others()
             answers = closed_loop(endpoint.url, 2 * cores, seconds, listed)
-            capacity = _good(answers) / seconds
+            took = time.perf_counter() - began
+            capacity, had = _good(answers) / took, cores - (_others() - before) / took
             full = quantiles(answers)
-            found["lists"] = {
-                "rate": round(LIST * capacity, 1),
-                "of_allowed": round(LIST * capacity / allowed, 3),
-                **full,
-            }
+            found["lists"] = {**each.beside(LIST * capacity, had), **full}
             print(found["lists"], flush=True)
             found["single"] = {}
             for clients in (1, 8, 32):
@@ -259,8 +310,9 @@ def run(bundle: Path, objects: int, seconds: float, overload: float) -> dict[str
                 found["single"][clients] = figures
                 print(clients, figures, flush=True)
             if overload:
-                before = _resident_mib()
-                answers = open_loop(endpoint.url, 4 * capacity, overload, listed)
+                memory: list[int] = []
+                with sampled(lambda: memory.append(round(_resident_mib())), overload / 6):
+                    answers = open_loop(endpoint.url, 4 * capacity, overload, listed)
                 found["overload"] = {
                     "asked_per_second": round(4 * LIST * capacity, 1),
                     "answers": dict(Counter(status for status, _, _ in answers)),
@@ -268,7 +320,7 @@ def run(bundle: Path, objects: int, seconds: float, overload: float) -> dict[str
                     "at_full_capacity": full,
                     "refused": quantiles(answers, 429),
                     "with_retry_after": sum(bool(a[2]) for a in answers if a[0] == 429),
-                    "memory_mib": [round(before), round(_resident_mib())],
+                    "memory_mib": memory,
                 }  # fmt: skip
     return found
 
