@@ -10,12 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 
+from gan_ray.config import flatten, to_dict
 from gan_ray.experiment import make
+from gan_ray.storage.store import open_store
 from gan_ray.training.run import RunFolder
+from tune_spaces.storage import open_storage
+from tune_spaces.studies import plans
 from tune_spaces.sweep import sweep
+
+SCORE = "score.feature_weight"
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -98,6 +105,23 @@ def test_trials_of_one_gan_train_it_once_and_end_as_if_each_had(tmp_path) -> Non
         last = min(run.checkpoints()[-1] for run in runs)  # where the earlier one was stopped
         tensors = [run.snapshot(last).tensors for run in runs]
         assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[1])
+
+
+def test_a_score_for_what_is_trained_already_trains_nothing_and_is_no_measure_for_others(
+    tmp_path,
+) -> None:
+    one = tiny("f-anogan")
+    space = plans([one], "full", {}, {})[0].space
+    fixes = {k: v for k, v in flatten(to_dict(one)).items() if k in space.keys() - {SCORE}}
+    content = sweep([one], study="full", samples=3, out=str(tmp_path), fixes=fixes, concurrent=1)
+    rows = content["trials"]
+    assert [row["state"] for row in rows] == ["complete"] * 3
+    assert [row["reused_images"] for row in rows] == [0, 64, 64]
+    assert len({row["params"][SCORE] for row in rows}) == 3
+    study = optuna.load_study(
+        study_name="f-anogan", storage=open_storage("", open_store(str(tmp_path)))
+    )
+    assert [bool(trial.intermediate_values) for trial in study.trials] == [True, False, False]
 
 
 @pytest.mark.slow
