@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -286,7 +287,8 @@ def score(arguments: list[str]) -> int:
     from gan_ray.scoring.batch import score_prefix
 
     bundle = _bundle(options.bundle, options.registry)
-    with ShardLine() as line:
+    # Ray tells of killed workers on stdout, where only the result belongs.
+    with ShardLine() as line, redirect_stdout(sys.stderr):
         result = score_prefix(bundle, options.source, options.sink, workers=options.workers,
                               glob=options.glob, maps=options.maps, stratum=options.stratum,
                               max_errors=options.max_errors, progress=line)  # fmt: skip
