@@ -18,6 +18,7 @@ import pydantic
 from gan_ray.cluster import connect
 from gan_ray.errors import ClusterError, ConfigError
 from serve.card import Card
+from serve.proxy import CALLBACK
 from serve.settings import AppArgs, is_loopback
 
 NAME = "gan-ray"
@@ -81,6 +82,8 @@ def launch(
         raise ConfigError(f"port {port} does not exist: choose one of 0 (any free one) to 65535.")
     port = _free(host, port)
     connected = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+    for name, value in CALLBACK.items():
+        os.environ.setdefault(name, value)
     connect()
     import ray
     from ray import serve as ray_serve

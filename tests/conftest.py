@@ -16,6 +16,7 @@ os.environ.update(
     RAY_TRAIN_METRICS_ENABLED="0",
     RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION="0",
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH="serve.proxy:middlewares",  # as `launch` sets it
     OMP_NUM_THREADS="1",
     MPLBACKEND="Agg",
     NO_COLOR="1",

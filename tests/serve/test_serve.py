@@ -53,6 +53,12 @@ def test_the_endpoint_is_ready_when_launch_returns(client):
     assert client.get("/v2").json()["models"] == ["film", "other"]
 
 
+def test_a_request_id_that_is_no_text_is_replaced_in_front_of_rays_proxy(client):
+    response = client.get("/v2", headers=[(b"X-Request-ID", b"\xed\xa0\xbd")])
+    assert response.status_code == 200, response.text
+    assert response.headers["X-Request-ID"].isascii()
+
+
 def test_an_image_body_gets_the_score_that_scorer_gives(client, scorer):
     (expected,) = scorer.score_files([("a", png(1))])
     found = scores(client.post(SCORE, content=png(1), headers=PNG))
