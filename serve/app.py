@@ -24,6 +24,7 @@ from gan_ray.errors import ConfigError
 from gan_ray.names import secret
 from serve.api import api
 from serve.card import Card
+from serve.drain import Drain
 from serve.failures import Failure
 from serve.jobs import Cursor, Jobs, Page, Prefixes
 from serve.line import Followed, Refused
@@ -184,10 +185,16 @@ class Ingress:
                 served[card.name] = Remote(card, processes, reference)
         desk = None if jobs is None else RemoteJobs(jobs)
         self._api = api(args, served, desk, followed=followed)
+        self._drain = Drain()
+        self._api.add_middleware(self._drain.around)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Give Ray the application, built in its own process."""
         return self._api
+
+    async def drain(self) -> None:
+        """Take no more requests, and return when all who are in have their answers."""
+        await self._drain.close()
 
 
 def build(args: AppArgs) -> Application:

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 
 
 def serve(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
-    """Run the verb until it is interrupted; gives the exit code.
+    """Run the verb until it is interrupted or told to end (SIGTERM); gives the exit code.
+
+    Requests that are in by then are answered first.
 
     Raises what `launch` raises.
     """
     _declare(parser)
     options = parser.parse_args(arguments)
+    import signal
     import threading
 
     from serve.launch import launch
@@ -34,7 +37,10 @@ def serve(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
             watch_s=options.watch,
         ) as endpoint:
             _say(f"serving {', '.join(options.bundles)} at {endpoint.url} (Ctrl-C ends it)")
-            threading.Event().wait()
+            end = threading.Event()
+            signal.signal(signal.SIGTERM, lambda *_: end.set())  # over Ray's own, which exits
+            end.wait()
+            _say("gan-ray: told to end; answering who is in.")
     except KeyboardInterrupt:
         _say("gan-ray: stopped serving.")
     return 0

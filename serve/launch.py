@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ class Endpoint:
     _undo: ExitStack = field(repr=False)
 
     def close(self) -> None:
-        """Stop what `launch` started: Serve, and Ray unless it ran before."""
+        """Answer who is in, then stop what `launch` started: Serve, and Ray unless it ran."""
         self._undo.close()
 
     def __enter__(self) -> Endpoint:
@@ -108,10 +108,19 @@ def launch(
                 },
                 logging_config=QUIET,
             )
-            ray_serve.run(application, name=NAME, route_prefix="/", logging_config=QUIET)
+            ingress = ray_serve.run(application, name=NAME, route_prefix="/", logging_config=QUIET)
+            undo.callback(_drain, ingress, deadline + PROXY_MARGIN)
         except RuntimeError as error:
             raise ClusterError(f"the endpoint did not come up: {error}") from error
         return Endpoint(f"http://{_reachable(host)}:{port}", undo.pop_all())
+
+
+def _drain(ingress: Any, seconds: float) -> None:
+    """Answer the requests that are in; none is in for longer than its deadline."""
+    from ray.exceptions import RayError
+
+    with suppress(TimeoutError, RayError):  # a process that died has nobody left to answer
+        ingress.drain.remote().result(timeout_s=seconds)
 
 
 def _settings(**fields: Any) -> AppArgs:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -149,3 +150,36 @@ def test_a_good_and_two_broken_versions_under_traffic_fail_no_request(tmp_path: 
     assert abs(scores["1"] - scores["2"]) > 1e-4
     assert "damaged" in told["3"]
     assert "golden" in told["4"]
+
+
+def test_an_endpoint_that_is_told_to_end_answers_all_who_are_in(tmp_path: Path):
+    folder, log = write_bundle(tmp_path / "film"), tmp_path / "log"
+
+    async def ask(process: subprocess.Popen, url: str) -> list[httpx.Response]:
+        release = asyncio.Event()
+
+        async def body():  # whoever sends it is in, and has not even said what he wants
+            yield png()[:20]
+            await release.wait()
+            yield png()[20:]
+
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+            sent = (client.post(f"{MODEL}/score", content=body(), headers=PNG) for _ in range(5))
+            asked = [asyncio.create_task(one) for one in sent]
+            await asyncio.sleep(3)
+            process.send_signal(signal.SIGTERM)
+            until = time.monotonic() + 60
+            while (await client.get("/v2/health/ready")).status_code != 503:
+                assert time.monotonic() < until, "who comes later must be sent away"
+                await asyncio.sleep(0.1)
+            late = await client.post(f"{MODEL}/score", content=png(), headers=PNG)
+            assert (late.status_code, late.json()["code"]) == (503, "STOPPING")
+            assert not any(task.done() for task in asked)
+            release.set()
+            return await asyncio.gather(*asked)
+
+    with serving(str(folder), log=log) as (process, url):
+        answers = asyncio.run(ask(process, url))
+        assert process.wait(120) == 0, log.read_text()
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert all(answer.json()["outputs"][0]["score"] > 0 for answer in answers)
