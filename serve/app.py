@@ -29,6 +29,7 @@ from serve.failures import Failure
 from serve.jobs import Cursor, Jobs, Page, Prefixes
 from serve.line import Followed, Refused
 from serve.model import Job, Reply
+from serve.prometheus import Counted, OfIngress
 from serve.replica import Replica
 from serve.schemas import JobRequest, JobStatus
 from serve.settings import DEADLINE_S, AppArgs
@@ -42,8 +43,9 @@ TO_REFUSE = 256  # requests that the ingress takes beyond what can be scored, to
 class Processes:
     """The scoring processes of a model: they hold its versions and have room for some images."""
 
-    def __init__(self, handle: DeploymentHandle, room: int) -> None:
+    def __init__(self, name: str, handle: DeploymentHandle, room: int, figures: OfIngress) -> None:
         """Speak for the processes behind `handle`, which take more until `room` images are in."""
+        self.name, self.figures = name, figures
         self._handle, self._room, self._inside = handle, room, 0
 
     def admit(self) -> None:
@@ -54,16 +56,20 @@ class Processes:
     async def score(self, reference: str, job: Job) -> Reply:
         """Let one of them score the job."""
         self.admit()
-        self._inside += job.images
+        self._enter(job.images)
         try:
             reply: Reply | str = await self._handle.score.remote(reference, job)
         except BackPressureError:
             raise _overloaded() from None
         finally:
-            self._inside -= job.images
+            self._enter(-job.images)
         if isinstance(reply, str):
             raise Failure(503, "NOT_READY", reply, "try again later", retry_after=RESTART_S)
         return reply
+
+    def _enter(self, images: int) -> None:
+        self._inside += images
+        self.figures.inside(self.name, self._inside)
 
     async def ready(self, reference: str) -> None:
         """Let one of them check its golden scores."""
@@ -105,11 +111,18 @@ class Remote:
 
     async def score(self, job: Job) -> Reply:
         """Let one of them score the job."""
-        return await self.processes.score(self.reference, job)
+        reply = await self.processes.score(self.reference, job)
+        self.processes.figures.scored(self.card, reply)
+        return reply
 
     async def ready(self) -> None:
         """Let one of them check its golden scores."""
-        await self.processes.ready(self.reference)
+        well = False
+        try:
+            await self.processes.ready(self.reference)
+            well = True
+        finally:
+            self.processes.figures.ready(self.card, well)
 
 
 def _overloaded() -> Failure:
@@ -176,8 +189,9 @@ class Ingress:
         """Serve `models`, each a reference, a card and who scores, by the names on the cards."""
         served: dict[str, Remote] = {}
         followed: dict[str, Followed] = {}
+        figures = OfIngress()
         for reference, card, handle in models:
-            processes = Processes(handle, card.pace(args).room)
+            processes = Processes(card.name, handle, card.pace(args).room, figures)
             if follows(reference):
                 known = partial(candidates, reference, args.registry)
                 followed[card.name] = Followed(known, processes.load, args.versions)
@@ -187,6 +201,7 @@ class Ingress:
         self._api = api(args, served, desk, followed=followed)
         self._drain = Drain()
         self._api.add_middleware(self._drain.around)
+        self._api.add_middleware(figures.around)  # the last one added is the first to be asked
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Give Ray the application, built in its own process."""
@@ -253,5 +268,5 @@ def build(args: AppArgs) -> Application:
             name="jobs",
             health_check_period_s=HEALTH_S,
             ray_actor_options={**processes, "num_cpus": 0, "num_gpus": 0},
-        ).bind(args.job_registry, work, args.jobs_at_once)
+        ).bind(args.job_registry, Counted(work), args.jobs_at_once)
     return ingress.bind(args, jobs, *models)

@@ -33,6 +33,7 @@ class Failure(Exception):
 
 def answer(request: Request, failure: Failure) -> JSONResponse:
     """Give the response that says why the request failed."""
+    request.state.code = failure.code
     body = {
         "error": failure.error,
         "code": failure.code,

@@ -15,6 +15,7 @@ from gan_ray.artifacts.store import candidates, resolve
 from gan_ray.errors import ArtifactError, ConfigError, StorageError, needs_classes
 from gan_ray.names import trace
 from serve.model import Images, Job, Model, Reply
+from serve.prometheus import OfScorer
 from serve.settings import AppArgs
 
 logger = logging.getLogger("ray.serve")
@@ -40,7 +41,7 @@ class Replica:
         Raises:
             ArtifactError: it is damaged, or gives other scores here than where it was exported.
         """
-        self._args, self._loading = args, asyncio.Lock()
+        self._args, self._loading, self._figures = args, asyncio.Lock(), OfScorer()
         self._models: dict[str, Model] = {}  # the one that was used last is last
         *others, last = candidates(bundle, args.registry)
         for reference in others:
@@ -128,6 +129,8 @@ class Replica:
             return Model(bundle, device=args.device, batch_size=largest, limits=args.limits)
 
     async def _score(self, waiting: list[tuple[Model, Images]]) -> list[Reply]:
+        for name in {model.bundle.manifest.name for model, _ in waiting}:
+            self._figures.batch(name, sum(len(images) for _, images in waiting))
         return await asyncio.to_thread(by_model, waiting)
 
 

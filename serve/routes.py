@@ -65,7 +65,9 @@ def of_version(request: Request, versions: Versions, version: str) -> None:
 def chosen(request: Request, versions: Versions) -> Version:
     """Give the version that the URL names, or the newest; the same through the whole request."""
     found: Version | None = getattr(request.state, "chosen", None)
-    return found or versions.version()
+    request.state.chosen = found or versions.version()
+    version: Version = request.state.chosen
+    return version
 
 
 def settings(request: Request) -> AppArgs:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import threading
 import time
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
@@ -16,6 +14,7 @@ from gan_ray.training import prometheus
 from gan_ray.training.launch import train
 from gan_ray.training.run import RunFolder
 from gan_ray.training.session import WENT_ON
+from tests.scrape import scraped
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "observing.md"
 
@@ -32,26 +31,6 @@ def digits(images: int):
             },
         },
     )  # fmt: skip
-
-
-def scraped() -> dict[str, list[tuple[dict[str, str], float]]]:
-    """Give the samples of our metrics on this machine's node, as Prometheus would read them."""
-    import ray
-
-    (node,) = (node for node in ray.nodes() if node["Alive"])
-    port = node["MetricsExportPort"]
-    try:
-        with urlopen(f"http://{node['NodeManagerAddress']}:{port}/metrics", timeout=30) as answer:
-            lines = answer.read().decode().splitlines()
-    except OSError:  # the node's agent is late on a busy machine
-        return {}
-    found: dict[str, list[tuple[dict[str, str], float]]] = {}
-    for line in lines:
-        sample = re.fullmatch(r"ray_(gan_ray_\w+)\{(.*)\} (\S+)", line)
-        if sample:
-            labels = dict(re.findall(r'(\w+)="([^"]*)"', sample[2]))
-            found.setdefault(sample[1], []).append((labels, float(sample[3])))
-    return found
 
 
 @pytest.mark.ray
