@@ -9,6 +9,7 @@ import numpy as np
 from gan_ray.scoring.calibration import calibration_warnings
 from serve.card import Card
 from serve.failures import Failure
+from serve.maps import Shown
 from serve.model import Case, Fault, Reply
 from serve.pictures import png8
 from serve.schemas import Scored, ScoreResponse, Timing, Unscored
@@ -25,11 +26,14 @@ def score_response(
     names: Sequence[str],
     reply: Reply,
     *,
-    maps: bool,
+    maps: Shown | None,
     reconstructions: bool,
     stratum: str = "",
 ) -> ScoreResponse:
-    """Give one output per image, in their order; all are of one `stratum`."""
+    """Give one output per image, in their order; all are of one `stratum`.
+
+    Raises what `maps` raises.
+    """
     threshold = card.strata.get(stratum, card.threshold)
     warnings = calibration_warnings(card.manifest.calibration, stratum)
 
@@ -43,8 +47,8 @@ def score_response(
             preprocess=card.manifest.preprocessing,
             warnings=warnings,
         )
-        if maps and case.map is not None and card.map_range is not None:
-            output.map = png8(case.map, *card.map_range)
+        if maps is not None and case.map is not None:
+            output.map = maps(case.map)
         if reconstructions and case.image is not None:
             output.image = png8(case.image, 0, np.iinfo(case.image.dtype).max)
             if case.reconstruction is not None:

@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from gan_ray.data.brightness import MAX_PIXELS
-from serve import answers, bodies, tensors
+from serve import answers, bodies, maps, tensors
 from serve.failures import Failure
 from serve.guard import authorise
 from serve.line import Line, Version
 from serve.model import Fault, Job, Reply
 from serve.schemas import (
+    IndexEntry,
     InferResponse,
     Live,
     ModelMetadata,
@@ -113,6 +114,25 @@ async def server(request: Request, args: Settings) -> ServerMetadata:
     )
 
 
+@protocol.post("/repository/index")
+async def index(request: Request) -> list[IndexEntry]:
+    """List all versions of all models, those that are refused with the reason."""
+    found = []
+    for name, versions in request.app.state.models.items():
+        served = dict.fromkeys(versions.versions, "")
+        for version_, why in {**served, **versions.refused}.items():
+            state: Literal["READY", "UNAVAILABLE"] = "UNAVAILABLE" if why else "READY"
+            found.append(IndexEntry(name=name, version=version_, state=state, reason=why))
+    return found
+
+
+@protocol.post("/repository/models/{model}/{action}", responses={403: {"model": Refusal}})
+async def control(model: str, action: Literal["load", "unload"]) -> None:
+    """Refuse: what is served is the operator's choice and the registry's."""
+    hint = "publish a version to the registry of `name@newest`, or start the endpoint otherwise"
+    raise Failure(403, "NO_MODEL_CONTROL", f"clients may not {action} models", hint)
+
+
 @models.get("")
 async def metadata(model: Chosen, versions: Versions, args: Settings) -> ModelMetadata:
     """Describe a model; `refused` of its parameters tells why newer versions are not served."""
@@ -131,18 +151,20 @@ async def score(
     response: Response,
     model: Chosen,
     args: Settings,
-    map_: Annotated[Literal["png8"] | None, Query(alias="map")] = None,
+    map_: Annotated[maps.How | None, Query(alias="map")] = None,
     reconstruction: Annotated[Literal["png8"] | None, Query()] = None,
     stratum: Annotated[str, Query(max_length=128)] = "",
 ) -> ScoreResponse:
     """Score an image body, the files of a multipart body, or a JSON list of URIs as one batch.
 
-    207 says that some of several images could not be scored. `stratum` names the scanner, site, ...
-    that all images are of, where the bundle has a threshold for it.
+    207 says that some of several images could not be scored. `map=url` writes maps to the sink;
+    `f16` (little-endian values, row by row) and `png8` put them into the answer. `stratum` names
+    the scanner, site, ... that all images are of, where the bundle has a threshold for it.
     """
     model.admit()
     limits = args.limits
-    maps, reconstructions = map_ is not None, reconstruction is not None
+    shown, reconstructions = maps.way(map_, model.card, args), reconstruction is not None
+    wanted = map_ is not None
     kind = bodies.content_type(request, bodies.SCORE_TYPES)
     files: tuple[bytes, ...] = ()
     uris: tuple[str, ...] = ()
@@ -153,11 +175,11 @@ async def score(
     else:
         files = (await bodies.whole(request, limits),)
     names = uris or tuple(str(index) for index in range(len(files)))
-    if (maps or reconstructions) and len(names) > limits.parts:
+    if (wanted or reconstructions) and len(names) > limits.parts:
         error = f"{len(names)} images are too many for pictures inside the answer"
         hint = f"ask for pictures of up to {limits.parts} images"
         raise Failure(413, "TOO_MANY_PICTURES", error, hint)
-    reply = await _within(args, model, Job(files, uris, None, maps, reconstructions, stratum))
+    reply = await _within(args, model, Job(files, uris, None, wanted, reconstructions, stratum))
     failed = [case for case in reply.cases if isinstance(case, Fault)]
     if failed and kind in bodies.IMAGE_TYPES:
         answers.raise_fault(failed[0])
@@ -168,7 +190,7 @@ async def score(
         request.state.request_id,
         names,
         reply,
-        maps=maps,
+        maps=shown,
         reconstructions=reconstructions,
         stratum=stratum,
     )

@@ -103,7 +103,8 @@ class Scored(BaseModel):
     label: Literal["normal", "abnormal"] | None
     threshold: Threshold | None
     map: str | None = None
-    """`?map=png8`: data URI; grey 0 to 255 spans the model's fixed `map_range`."""
+    """`?map=png8`: data URI; grey 0 to 255 spans the fixed `map_range`. `?map=f16`: data URI
+    of float16 [S, S]. `?map=url`: address of a NumPy file in the sink."""
     image: str | None = None
     """`?reconstruction=png8`: what the networks saw, as a data URI."""
     reconstruction: str | None = None
@@ -111,6 +112,15 @@ class Scored(BaseModel):
     preprocess: str
     """Names the way from the file's pixels to the networks."""
     warnings: list[str] = []
+
+
+class IndexEntry(BaseModel):
+    """A version of a model in the repository index."""
+
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str = ""
 
 
 class Unscored(BaseModel):

@@ -31,6 +31,19 @@ def test_the_server_names_itself_its_models_and_its_limits(endpoint, bundle, tmp
     }
 
 
+def test_the_index_lists_all_versions_and_clients_control_none(endpoint, bundle, tmp_path):
+    client = endpoint(bundle, write_bundle(tmp_path / "other", name="other"))
+    answer = client.post("/v2/repository/index").json()
+    assert sorted((one["name"], one["version"], one["state"]) for one in answer) == [
+        ("film", "1", "READY"),
+        ("other", "1", "READY"),
+    ]
+    for action in ("load", "unload"):
+        response = client.post(f"/v2/repository/models/film/{action}")
+        assert (response.status_code, response.json()["code"]) == (403, "NO_MODEL_CONTROL")
+    assert client.post("/v2/repository/models/film/drop").status_code == 400
+
+
 def test_a_model_is_described_in_the_protocols_terms(endpoint, bundle):
     answer = endpoint().get("/v2/models/film").json()
     manifest = load_bundle(bundle).manifest

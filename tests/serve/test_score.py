@@ -160,6 +160,41 @@ def test_the_map_has_the_fixed_colour_scale_of_the_calibration(endpoint, bundle,
     assert np.abs(levels - (255 * (map_ - low) / (high - low)).clip(0, 255)).max() <= 0.51
 
 
+def test_a_map_of_values_comes_in_the_answer_or_lies_in_the_sink(endpoint, scorer, tmp_path):
+    pixels = np.array(Image.open(io.BytesIO(png(1, size=(16, 16)))))
+    expected = scorer.score_images(pixels[None, None], maps=True).maps[0].astype("<f2")
+    client = endpoint(allow_sink=(str(tmp_path / "out"),))
+
+    def output(how: str) -> dict:
+        response = client.post(f"{SCORE}?map={how}", content=png(1, size=(16, 16)), headers=PNG)
+        return response.json()["outputs"][0]
+
+    content = output("f16")["map"].removeprefix("data:application/octet-stream;base64,")
+    inside = np.frombuffer(base64.b64decode(content), "<f2").reshape(16, 16)
+    np.testing.assert_array_equal(inside, expected)
+    first, second = output("url")["map"], output("url")["map"]
+    assert first.startswith(f"{tmp_path}/out/maps/")
+    assert first != second, "no file is written over"
+    for address in (first, second):
+        np.testing.assert_array_equal(np.load(address), expected)
+
+
+def test_without_a_sink_no_map_is_written(endpoint):
+    response = endpoint().post(SCORE + "?map=url", content=png(1), headers=PNG)
+    assert response.status_code == 403
+    assert response.json()["code"] == "NO_SINK"
+    assert "--allow-sink" in response.json()["hint"]
+
+
+def test_a_sink_that_takes_nothing_is_told_without_its_reasons(endpoint, tmp_path):
+    (tmp_path / "out").write_text("a file where a folder should be")
+    client = endpoint(allow_sink=(str(tmp_path / "out"),))
+    response = client.post(SCORE + "?map=url", content=png(1), headers=PNG)
+    assert response.status_code == 503
+    assert response.json()["code"] == "SINK_FAILED"
+    assert str(tmp_path) not in response.text
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_reconstruction_comes_with_what_the_networks_saw(endpoint, tmp_path, channels):
     colour = write_bundle(tmp_path / "film", data={"channels": channels})

@@ -55,6 +55,20 @@ def follow(registry: Path, **settings) -> tuple[Followed, AppArgs]:
     return Followed(known, Followable(Replica("film@newest", args)).load, args.versions), args
 
 
+def test_the_index_tells_why_a_version_is_refused(registry):
+    publish_version(registry, "2", seed=1)
+    flip_a_byte(registry / "film" / "2" / "weights.safetensors")
+    line, args = follow(registry)
+    with (
+        running(api(args, {}, followed={"film": line})) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        first, second = client.post("/v2/repository/index").json()
+    assert (first["version"], first["state"], first["reason"]) == ("1", "READY", "")
+    assert (second["version"], second["state"]) == ("2", "UNAVAILABLE")
+    assert "damaged" in second["reason"]
+
+
 def test_the_newest_is_the_largest_integer_and_names_are_never_followed(registry):
     publish_version(registry, "10", seed=1)
     publish_version(registry, "9", seed=2)
