@@ -124,7 +124,8 @@ def train(arguments: list[str]) -> int:
     from gan_ray.training.launch import train as launch
 
     _say(f"{experiment.architecture}, experiment {name}, into {options.out}")
-    with ProgressLine(experiment.train.images) as line:
+    # Ray tells of killed workers on stdout, where only results belong.
+    with ProgressLine(experiment.train.images) as line, redirect_stdout(sys.stderr):
         run = launch(
             experiment,
             options.out,
@@ -287,7 +288,6 @@ def score(arguments: list[str]) -> int:
     from gan_ray.scoring.batch import score_prefix
 
     bundle = _bundle(options.bundle, options.registry)
-    # Ray tells of killed workers on stdout, where only the result belongs.
     with ShardLine() as line, redirect_stdout(sys.stderr):
         result = score_prefix(bundle, options.source, options.sink, workers=options.workers,
                               glob=options.glob, maps=options.maps, stratum=options.stratum,

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 from gan_ray.errors import CheckFailed, ConfigError
@@ -53,27 +54,28 @@ def _train(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
     from tune_spaces.budget import parse_bytes
     from tune_spaces.sweep import sweep as run
 
-    return run(
-        base,
-        study=options.study,
-        samples=options.samples,
-        out=out,
-        fixes=dict(_fix(text) for text in options.fix),
-        ranges=dict(_range(text) for text in options.range),
-        method=options.search,
-        warm_start=options.warm_start,
-        seed=base[0].seed,
-        concurrent=options.concurrent,
-        objective=options.objective,
-        reuse=options.reuse,
-        storage=options.storage,
-        finalists=options.finalists,
-        finalist_seeds=options.finalist_seeds,
-        keep_bytes=None if options.keep_bytes is None else parse_bytes(options.keep_bytes),
-        progress=_say,
-        say=_tell,
-        dry_run=options.dry_run,
-    )
+    with redirect_stdout(sys.stderr):  # where Ray tells of killed workers
+        return run(
+            base,
+            study=options.study,
+            samples=options.samples,
+            out=out,
+            fixes=dict(_fix(text) for text in options.fix),
+            ranges=dict(_range(text) for text in options.range),
+            method=options.search,
+            warm_start=options.warm_start,
+            seed=base[0].seed,
+            concurrent=options.concurrent,
+            objective=options.objective,
+            reuse=options.reuse,
+            storage=options.storage,
+            finalists=options.finalists,
+            finalist_seeds=options.finalist_seeds,
+            keep_bytes=None if options.keep_bytes is None else parse_bytes(options.keep_bytes),
+            progress=_say,
+            say=_tell,
+            dry_run=options.dry_run,
+        )
 
 
 def _score(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, Any]:
