@@ -238,12 +238,12 @@ def build(args: AppArgs) -> Application:
                 "them, or export the other under another name."
             )
         pace = card.pace(args)
-        most += args.replicas * pace.ongoing + pace.queued
+        most += pace.replicas * pace.ongoing + pace.queued
         longest = max(longest, pace.deadline_s)
         replicas = ray_serve.deployment(
             Replica,
             name=f"score-{card.name}",
-            num_replicas=args.replicas,
+            **args.scaling,
             max_ongoing_requests=pace.ongoing,
             max_queued_requests=pace.queued,
             graceful_shutdown_timeout_s=pace.deadline_s,

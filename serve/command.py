@@ -27,6 +27,7 @@ def serve(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
             host=options.host,
             port=options.port,
             replicas=options.replicas,
+            max_replicas=options.max_replicas,
             max_batch=options.max_batch,
             limits={"deadline_s": options.deadline},
             allow=tuple(options.allow),
@@ -51,7 +52,9 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundles", nargs="+", help=about)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--replicas", type=int, default=1)
+    parser.add_argument("--replicas", type=int, default=1, help="scoring processes per bundle")
+    about = "as many of them while much is asked (default: never more than --replicas)"
+    parser.add_argument("--max-replicas", type=int, default=0, help=about)
     about = "images that go through the networks together (default: 32, fewer for slow systems)"
     parser.add_argument("--max-batch", type=int, default=None, help=about)
     about = "seconds until a request is given up (default: 30, more for slow systems)"

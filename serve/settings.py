@@ -3,8 +3,9 @@
 import ipaddress
 import os
 from dataclasses import dataclass
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from gan_ray.errors import ConfigError
 from gan_ray.scoring.pace import at_once, patience
@@ -14,6 +15,11 @@ SHORTEST_TOKEN = 16  # characters
 MAX_BATCH = 32
 DEADLINE_S = 30.0
 READY_WITHIN_S = 5.0
+BUSY = 0.7
+"""Requests in a scoring process on average, above which another is started: it is at work most of
+the time. More would never be reached by long lists, of which few are let in at once."""
+UPSCALE_S = 5.0
+DOWNSCALE_S = 300.0
 
 
 class Limits(BaseModel):
@@ -43,7 +49,7 @@ class Pace:
     ready_s: float
     """Seconds within which it must have scored golden images again."""
     replicas: int
-    """Its scoring processes."""
+    """Its scoring processes, at most."""
 
     @property
     def ongoing(self) -> int:
@@ -97,6 +103,8 @@ class AppArgs(BaseModel):
     """Versions of a followed bundle that are served by their numbers, the newest that work."""
     replicas: int = Field(default=1, gt=0)
     """Scoring processes per bundle."""
+    max_replicas: int = Field(default=0, ge=0)
+    """As many of them while much is asked, as far as the cluster has room; 0: never more."""
     max_batch: int | None = Field(default=None, gt=0)
     """Images that go through the networks together, over all waiting requests; left out, 32, and
     fewer for a system that searches, as `GET /v2/models/{m}` tells."""
@@ -115,8 +123,29 @@ class AppArgs(BaseModel):
             max_batch=self.max_batch or at_once(MAX_BATCH, passes_per_image),
             deadline_s=self.limits.deadline_s or patience(DEADLINE_S, passes_per_image),
             ready_s=patience(READY_WITHIN_S, passes_per_image),
-            replicas=self.replicas,
+            replicas=max(self.replicas, self.max_replicas),
         )
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """Give the options of a Serve deployment that say how many scoring processes it has."""
+        if not self.max_replicas:
+            return {"num_replicas": self.replicas}
+        return {
+            "autoscaling_config": {
+                "min_replicas": self.replicas,
+                "max_replicas": self.max_replicas,
+                "target_ongoing_requests": BUSY,
+                "upscale_delay_s": UPSCALE_S,
+                "downscale_delay_s": DOWNSCALE_S,
+            }
+        }
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if 0 < self.max_replicas < self.replicas:
+            raise ValueError("max_replicas is below replicas")
+        return self
 
     @property
     def job_registry(self) -> str:
