@@ -5,6 +5,7 @@ Ray reads its environment when it is imported, so it is imported after `connect`
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -119,6 +120,7 @@ def _drain(ingress: Any, seconds: float) -> None:
     """Answer the requests that are in; none is in for longer than its deadline."""
     from ray.exceptions import RayError
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it would tell of its router
     with suppress(TimeoutError, RayError):  # a process that died has nobody left to answer
         ingress.drain.remote().result(timeout_s=seconds)
 
