@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -113,6 +112,6 @@ def test_serving_names_nobody(ray_folder: Path, bundle: Path, tmp_path: Path):
         assert outside.status_code == 403
         time.sleep(1)  # logs are written soon after
     finally:
-        os.killpg(server.pid, signal.SIGINT)
+        server.terminate()
         told = server.communicate(timeout=60)[1]
     assert found_in(line + told + logs(ray_folder)) == []
