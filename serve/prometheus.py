@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gan_ray.scoring.batch import Progress
 from serve.card import Card
@@ -32,12 +33,6 @@ _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 3
 _SCORES = [step * 10.0**power for power in range(-4, 4) for step in (1, 2, 5)]
 _P_VALUES = [0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]
 _BATCHES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class OfIngress:
@@ -76,7 +71,7 @@ class OfIngress:
         self._recent: dict[tuple[str, str], deque[bool]] = {}
         self._levels: dict[tuple[Gauge, tuple[tuple[str, str], ...]], float] = {}
 
-    def around(self, app: Application) -> Application:
+    def around(self, app: ASGIApp) -> ASGIApp:
         """Give the application with its answers counted: for `FastAPI.add_middleware`."""
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 
 from ray import serve as ray_serve
 
-from gan_ray.artifacts.bundle import load_bundle
+from gan_ray.artifacts.bundle import load_bundle, refuse_conditional
 from gan_ray.artifacts.manifest import Manifest
 from gan_ray.artifacts.store import candidates, resolve
-from gan_ray.errors import ArtifactError, ConfigError, StorageError, needs_classes
+from gan_ray.errors import ArtifactError, ConfigError, StorageError
 from gan_ray.names import trace
 from serve.model import Images, Job, Model, Reply
 from serve.prometheus import OfScorer
@@ -119,18 +119,17 @@ class Replica:
     def _open(self, reference: str) -> Model:
         args = self._args
         with _unfit("a file of it is missing, damaged, or of another version of this software"):
-            bundle = load_bundle(resolve(reference, args.registry))
+            folder = resolve(reference, args.registry)
+            bundle = load_bundle(folder)
         with _unfit("it needs the class of each image"):
-            if bundle.detector.conditional:
-                reason = "a file does not tell its class"
-                raise ConfigError(needs_classes(bundle.manifest.reference, reason))
+            refuse_conditional(bundle.manifest, folder)
         largest = args.pace(bundle.manifest.passes_per_image).max_batch
         with _unfit("its golden images score otherwise here than where it was exported"):
             return Model(bundle, device=args.device, batch_size=largest, limits=args.limits)
 
     async def _score(self, waiting: list[tuple[Model, Images]]) -> list[Reply]:
-        for name in {model.bundle.manifest.name for model, _ in waiting}:
-            self._figures.batch(name, sum(len(images) for _, images in waiting))
+        name = waiting[0][0].bundle.manifest.name  # all versions of a model have it
+        self._figures.batch(name, sum(len(images) for _, images in waiting))
         return await asyncio.to_thread(by_model, waiting)
 
 

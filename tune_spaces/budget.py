@@ -60,7 +60,7 @@ def trim(record: Record, limit: int, *, over: bool = False) -> None:
     chosen = (record.selection or {}).get("winner")
     held = sum(sizes.values())
     if over and held > limit:
-        held -= _drop_stages(record, rows.values(), held - limit)
+        held -= _drop_stages(record, entries, rows.values(), held - limit)
     for row in doomed(list(rows.values()), keep=[] if chosen is None else [chosen]):
         if held <= limit:
             break
@@ -75,23 +75,29 @@ def trim(record: Record, limit: int, *, over: bool = False) -> None:
     record.budget = {"bytes": limit, "held": held, "removed": removed}
 
 
-def _drop_stages(record: Record, rows: Iterable[Mapping[str, Any]], excess: int) -> int:
-    """Remove whole sets of shared stages until `excess` bytes are free; give how many are."""
+def _drop_stages(
+    record: Record, entries: Iterable[Entry], rows: Iterable[Mapping[str, Any]], excess: int
+) -> int:
+    """Remove whole sets of shared stages until `excess` bytes are free; give how many are.
+
+    `entries` are all of the sweep's folder that count.
+    """
     worth: dict[str, float] = {}
     for row in rows:
         used = (RunFolder(row["run"]).get_json("environment.json") or {}).get("stages", "")
         if used and row["value"] is not None:
             worth[used] = max(row["value"], worth.get(used, row["value"]))
     kept = max(worth, key=lambda key: worth[key], default="")
-    entries: dict[str, list[Entry]] = {}
-    for entry in record.store.list(STAGES):
-        entries.setdefault(entry.key.split("/")[1], []).append(entry)
+    stages: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.key.startswith(STAGES):
+            stages.setdefault(entry.key.split("/")[1], []).append(entry)
     freed = 0
-    for key in sorted(entries.keys() - {kept}, key=lambda key: worth.get(key, -math.inf)):
+    for key in sorted(stages.keys() - {kept}, key=lambda key: worth.get(key, -math.inf)):
         if freed >= excess:
             break
         # Digests go first: what a kill leaves behind is then torn, not wrong.
-        for entry in sorted(entries[key], key=lambda entry: not entry.key.endswith(DIGEST)):
+        for entry in sorted(stages[key], key=lambda entry: not entry.key.endswith(DIGEST)):
             record.store.delete(entry.key)
             freed += entry.size
     return freed
