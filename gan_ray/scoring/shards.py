@@ -75,8 +75,8 @@ class ShardScorer:
             by_id = {one.id: result for (one, *_), result in zip(readable, results, strict=True)}
             self._keep_maps(by_id)
             for one, content in group:
-                missing = FileResult(one.id, error=str(content))
-                rows.append(self._row(one, by_id.get(one.id, missing), bundle))
+                result = by_id.get(one.id) or FileResult(one.id, error=str(content))
+                rows.append(self._row(one, result, bundle))
         commit(self._sink, shard, rows)
         failed = [row for row in rows if row["error"] is not None]
         told = ({"id": str(row["id"]), "error": str(row["error"])} for row in failed)
