@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import boto3
@@ -54,7 +55,8 @@ class S3Store:
 
     @property
     def _client(self) -> Any:
-        return _make_client(tuple(environment().items()), ATTEMPTS)
+        with _making:
+            return _make_client(tuple(environment().items()), ATTEMPTS)
 
     def get(self, key: str, *, etag: str = "") -> bytes:
         """Give the content; see `Store.get`."""
@@ -175,6 +177,9 @@ class S3Store:
             raise StorageError(
                 f"cannot use {self._at(key)} at {server}: {told}. {remedy}"
             ) from cause
+
+
+_making = Lock()  # a cache alone lets sixteen threads make a client each, for ten seconds
 
 
 @lru_cache(maxsize=8)
