@@ -29,8 +29,8 @@ def score_response(
     maps: Shown | None,
     reconstructions: bool,
     stratum: str = "",
-) -> ScoreResponse:
-    """Give one output per image, in their order; all are of one `stratum`.
+) -> str:
+    """Give a `ScoreResponse` as JSON: one output per image, in their order, all of one `stratum`.
 
     Raises what `maps` raises.
     """
@@ -55,7 +55,7 @@ def score_response(
                 output.reconstruction = png8(case.reconstruction, -1.0, 1.0)
         return output
 
-    return ScoreResponse(
+    response = ScoreResponse(
         model_name=card.name,
         model_version=card.manifest.version,
         id=request_id,
@@ -67,3 +67,4 @@ def score_response(
         ],
         timing_ms=Timing(**reply.timing_ms),
     )
+    return response.model_dump_json()

@@ -57,7 +57,7 @@ def api(
     app.state.models = {name: Line(model) for name, model in models.items()} | watched
     app.state.allow, app.state.allow_sink = AllowList(args.allow), AllowList(args.allow_sink)
     failures.install(app)
-    guard.install(app, args)
+    app.add_middleware(guard.around(args))
     app.include_router(routes.health)
     app.include_router(routes.protocol)
     app.include_router(job_routes.jobs)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.failures import Failure, answer
 from serve.settings import AppArgs, is_loopback
@@ -24,31 +26,44 @@ _HEADERS = {
 }
 
 
-def install(app: FastAPI, args: AppArgs) -> None:
-    """Name every request and protect every answer of `app`.
+def around(args: AppArgs) -> Callable[[ASGIApp], ASGIApp]:
+    """Give what names every request and protects every answer: for `FastAPI.add_middleware`.
 
     Without a token, only requests to a loopback name are answered: a foreign page that renames
     itself to this machine (DNS rebinding) must not get in.
     """
     is_open = not args.token.get_secret_value()
 
-    @app.middleware("http")
-    async def _frame(
-        request: Request, respond: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        given = request.headers.get("x-request-id", "")
-        usable = _REQUEST_ID.fullmatch(given)
-        request.state.request_id = given if usable else f"r-{uuid.uuid4().hex[:12]}"
-        host = _HOST.fullmatch(request.headers.get("host", ""))
-        if is_open and not (host and is_loopback(host[1])):
-            hint = "ask for http://127.0.0.1, or serve with a token"
-            failure = Failure(403, "FOREIGN_HOST", "only loopback names are answered here", hint)
-            response: Response = answer(request, failure)
-        else:
-            response = await respond(request)
-        response.headers["X-Request-ID"] = request.state.request_id
-        response.headers.update(_HEADERS)
-        return response
+    def framed(app: ASGIApp) -> ASGIApp:
+        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            request = Request(scope)
+            given = request.headers.get("x-request-id", "")
+            usable = _REQUEST_ID.fullmatch(given)
+            request.state.request_id = given if usable else f"r-{uuid.uuid4().hex[:12]}"
+
+            async def protected(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    headers = MutableHeaders(scope=message)
+                    headers["X-Request-ID"] = request.state.request_id
+                    headers.update(_HEADERS)
+                await send(message)
+
+            host = _HOST.fullmatch(request.headers.get("host", ""))
+            if is_open and not (host and is_loopback(host[1])):
+                hint = "ask for http://127.0.0.1, or serve with a token"
+                failure = Failure(
+                    403, "FOREIGN_HOST", "only loopback names are answered here", hint
+                )
+                await answer(request, failure)(scope, receive, protected)
+            else:
+                await app(scope, receive, protected)
+
+        return respond
+
+    return framed
 
 
 async def authorise(request: Request) -> None:

@@ -51,7 +51,7 @@ class JobDesk(Protocol):
         """Give up to `limit` of its rows, in the order of the objects' keys."""
 
 
-def desk(request: Request) -> JobDesk:
+async def desk(request: Request) -> JobDesk:
     """Give the place of jobs.
 
     Raises:
@@ -79,7 +79,8 @@ async def submit(
     """
     bodies.content_type(request, ("application/json",))
     wanted = bodies.document(await bodies.whole(request, args.limits), JobRequest)
-    version = line(request, wanted.model).version(wanted.version).card.manifest.version
+    model = await line(request, wanted.model)
+    version = model.version(wanted.version).card.manifest.version
     state = request.app.state
     bodies.check_allowed(wanted.source.uri, state.allow, "--allow")
     bodies.check_allowed(wanted.sink.uri, state.allow_sink, "--allow-sink")

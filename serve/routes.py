@@ -38,7 +38,7 @@ protocol = APIRouter(
 models = APIRouter()  # part of `protocol`, below a model and below a version of it
 
 
-def line(request: Request, model: str) -> Line:
+async def line(request: Request, model: str) -> Line:
     """Give the versions of the model that the URL names.
 
     Raises:
@@ -54,7 +54,7 @@ def line(request: Request, model: str) -> Line:
 Versions = Annotated[Line, Depends(line)]
 
 
-def of_version(request: Request, versions: Versions, version: str) -> None:
+async def of_version(request: Request, versions: Versions, version: str) -> None:
     """Take the version that the URL names, in place of the newest.
 
     Raises:
@@ -63,7 +63,7 @@ def of_version(request: Request, versions: Versions, version: str) -> None:
     request.state.chosen = versions.version(version)
 
 
-def chosen(request: Request, versions: Versions) -> Version:
+async def chosen(request: Request, versions: Versions) -> Version:
     """Give the version that the URL names, or the newest; the same through the whole request."""
     found: Version | None = getattr(request.state, "chosen", None)
     request.state.chosen = found or versions.version()
@@ -71,7 +71,7 @@ def chosen(request: Request, versions: Versions) -> Version:
     return version
 
 
-def settings(request: Request) -> AppArgs:
+async def settings(request: Request) -> AppArgs:
     """Give the operator's settings."""
     args: AppArgs = request.app.state.args
     return args
@@ -145,16 +145,15 @@ async def model_ready(model: Chosen, args: Settings) -> Ready:
     return await _ready(args, model)
 
 
-@models.post("/score", responses={207: {"model": ScoreResponse}})
+@models.post("/score", response_model=ScoreResponse, responses={207: {"model": ScoreResponse}})
 async def score(
     request: Request,
-    response: Response,
     model: Chosen,
     args: Settings,
     map_: Annotated[maps.How | None, Query(alias="map")] = None,
     reconstruction: Annotated[Literal["png8"] | None, Query()] = None,
     stratum: Annotated[str, Query(max_length=128)] = "",
-) -> ScoreResponse:
+) -> Response:
     """Score an image body, the files of a multipart body, or a JSON list of URIs as one batch.
 
     207 says that some of several images could not be scored. `map=url` writes maps to the sink;
@@ -183,8 +182,8 @@ async def score(
     failed = [case for case in reply.cases if isinstance(case, Fault)]
     if failed and kind in bodies.IMAGE_TYPES:
         answers.raise_fault(failed[0])
-    response.status_code = 207 if failed else 200
-    return await asyncio.to_thread(
+    # Ready bytes: FastAPI would check each output once more, in the thread of all requests.
+    body = await asyncio.to_thread(
         answers.score_response,
         model.card,
         request.state.request_id,
@@ -194,6 +193,7 @@ async def score(
         reconstructions=reconstructions,
         stratum=stratum,
     )
+    return Response(body, 207 if failed else 200, media_type="application/json")
 
 
 @models.post("/infer", response_model=InferResponse, response_model_exclude_none=True)
