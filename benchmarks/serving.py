@@ -3,7 +3,8 @@
 `python -m benchmarks.serving BUNDLE [--objects 4096] [--seconds 20] [--overload 60]`.
 
 The cores allow, images a second: their number over the processor seconds that one image takes to be
-downloaded (client and server), decoded and scored, each measured apart. The object store is a real
+downloaded (client and server), decoded and scored, each measured apart, before a way in and after
+it: the machine's mood changes. The object store is a real
 server in a process of its own on the same cores; so are the clients. What processes of others take
 meanwhile is not counted as ours to use: `cores` beside a rate says how many were.
 """
@@ -21,9 +22,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import count
 from pathlib import Path
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
@@ -84,9 +86,13 @@ class Cost:
         share = rate / self.allowed(cores)
         return {"rate": round(rate, 1), "cores": round(cores, 2), "of_allowed": round(share, 3)}
 
+    def and_then(self, later: Cost) -> Cost:
+        """Give the mean of two measurements."""
+        return Cost(*(mean(pair) for pair in zip(astuple(self), astuple(later), strict=True)))
 
-def cost(bundle: Path, uri: str, keys: Sequence[str], server: int) -> tuple[Cost, float]:
-    """Measure the parts of one image's way, each by itself, and `Scorer` against bare forward."""
+
+def cost(bundle: Path, uri: str, keys: Sequence[str], server: int) -> Cost:
+    """Measure the parts of one image's way, each by itself."""
     loaded = load_bundle(bundle)
     store, scorer = open_store(uri), Scorer.from_bundle(loaded, batch_size=LIST)
     with ThreadPoolExecutor(THREADS) as pool:
@@ -102,10 +108,16 @@ def cost(bundle: Path, uri: str, keys: Sequence[str], server: int) -> tuple[Cost
     began = time.process_time()
     scorer.score_images(np.stack(rows))
     forward = time.process_time() - began
-    _, ratio = against_bare(scorer, np.stack(rows[: 4 * LIST]), turns=8)
-    return Cost(*(part / len(keys) for part in (download, at_server, decode, forward))), round(
-        ratio, 3
-    )
+    return Cost(*(part / len(keys) for part in (download, at_server, decode, forward)))
+
+
+def scorer_of_bare(bundle: Path) -> float:
+    """Give the rate of `Scorer` as a share of the bare forward pass's."""
+    loaded = load_bundle(bundle)
+    image = loaded.manifest.image
+    shape = (4 * LIST, image.channels, image.size, image.size)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return round(against_bare(Scorer.from_bundle(loaded, batch_size=LIST), pixels, turns=8)[1], 3)
 
 
 def bucket_rate(bundle: Path, source: str, sink: str, cores: int) -> tuple[float, float]:
@@ -277,10 +289,18 @@ def run(bundle: Path, objects: int, seconds: float, overload: float) -> dict[str
     cores = os.cpu_count() or 1
     found: dict[str, Any] = {"cores": cores, "conv_gflops": round(conv_gflops(), 1)}
     with TemporaryDirectory() as folder, films(objects, Path(folder)) as (uri, keys, server):
-        each, found["scorer_of_bare"] = cost(bundle, f"{uri}/in", keys[:512], server)
+
+        def measured() -> Cost:
+            return cost(bundle, f"{uri}/in", keys[:512], server)
+
+        found["scorer_of_bare"] = scorer_of_bare(bundle)
+        before = measured()
+        figures = bucket_rate(bundle, f"{uri}/in", f"{uri}/out", cores)
+        after = measured()
+        each = before.and_then(after)
         found["cpu_ms"] = {part: round(1000 * value, 2) for part, value in vars(each).items()}
         found["allowed"] = round(each.allowed(cores), 1)
-        found["bucket"] = each.beside(*bucket_rate(bundle, f"{uri}/in", f"{uri}/out", cores))
+        found["bucket"] = each.beside(*figures)
         print(found, flush=True)
         with launch([bundle], port=0, allow=[uri], replicas=cores) as endpoint:
             path = f"/v2/models/{load_bundle(bundle).manifest.name}/score"
@@ -296,11 +316,12 @@ def run(bundle: Path, objects: int, seconds: float, overload: float) -> dict[str
                 return path, "image/png", image
 
             closed_loop(endpoint.url, 2, 3, listed)
-            began, before = time.perf_counter(), _others()
+            began, others = time.perf_counter(), _others()
             answers = closed_loop(endpoint.url, 2 * cores, seconds, listed)
             took = time.perf_counter() - began
-            capacity, had = _good(answers) / took, cores - (_others() - before) / took
+            capacity, had = _good(answers) / took, cores - (_others() - others) / took
             full = quantiles(answers)
+            each = after.and_then(measured())
             found["lists"] = {**each.beside(LIST * capacity, had), **full}
             print(found["lists"], flush=True)
             found["single"] = {}
