@@ -9,7 +9,7 @@ import boto3
 import pytest
 
 from gan_ray.errors import StorageError
-from gan_ray.storage import ObjectMissing, Store, open_store
+from gan_ray.storage import ObjectMissing, Store, open_store, s3
 from gan_ray.storage.arrow import arrow_filesystem
 from tests.s3_server import Bucket
 from tests.storage.chaos_proxy import ChaosProxy, chaos
@@ -119,10 +119,12 @@ def test_folder_markers_are_no_objects(s3: Bucket):
 def test_thirty_two_threads_share_one_client(store: Store, proxy: ChaosProxy, caplog):
     for number in range(8):
         store.put(str(number), b"%d" % number * 1000)
+    s3._make_client.cache_clear()  # all of them need the first one at once
     with ThreadPoolExecutor(32) as pool:
         contents = list(pool.map(lambda n: store.get(str(n % 8)), range(256)))
     assert contents == [b"%d" % (n % 8) * 1000 for n in range(256)]
     assert "pool is full" not in caplog.text
+    assert s3._make_client.cache_info().misses == 1
 
 
 def test_arrow_is_as_patient_also_in_another_process(s3: Bucket, proxy: ChaosProxy):
