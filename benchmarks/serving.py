@@ -3,10 +3,10 @@
 `python -m benchmarks.serving BUNDLE [--objects 4096] [--seconds 20] [--overload 60]`.
 
 The cores allow, images a second: their number over the processor seconds that one image takes to be
-downloaded (client and server), decoded and scored, each measured apart, before a way in and after
-it: the machine's mood changes. The object store is a real
-server in a process of its own on the same cores; so are the clients. What processes of others take
-meanwhile is not counted as ours to use: `cores` beside a rate says how many were.
+downloaded (client and server), decoded and scored, each measured apart, in turns with the ways in:
+the machine's mood changes. The object store is a real server in a process of its own on the same
+cores; so are the clients. What processes of others take meanwhile is not counted as ours to use:
+`cores` beside a rate says how many were.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ LIST = 32
 SIDE = 256
 """Stored pixels of an image's side."""
 THREADS = 16
+TURNS = 6
+"""Times that lists and the parts of their cost are measured, one after the other."""
 Answer = tuple[int, float, str]
 """Status, seconds and `Retry-After` of a request."""
 Request = Callable[[int], tuple[str, str, bytes]]
@@ -86,9 +88,10 @@ class Cost:
         share = rate / self.allowed(cores)
         return {"rate": round(rate, 1), "cores": round(cores, 2), "of_allowed": round(share, 3)}
 
-    def and_then(self, later: Cost) -> Cost:
-        """Give the mean of two measurements."""
-        return Cost(*(mean(pair) for pair in zip(astuple(self), astuple(later), strict=True)))
+    @staticmethod
+    def mean(measured: Sequence[Cost]) -> Cost:
+        """Give the mean of several measurements."""
+        return Cost(*(mean(parts) for parts in zip(*map(astuple, measured), strict=True)))
 
 
 def cost(bundle: Path, uri: str, keys: Sequence[str], server: int) -> Cost:
@@ -297,7 +300,7 @@ def run(bundle: Path, objects: int, seconds: float, overload: float) -> dict[str
         before = measured()
         figures = bucket_rate(bundle, f"{uri}/in", f"{uri}/out", cores)
         after = measured()
-        each = before.and_then(after)
+        each = Cost.mean([before, after])
         found["cpu_ms"] = {part: round(1000 * value, 2) for part, value in vars(each).items()}
         found["allowed"] = round(each.allowed(cores), 1)
         found["bucket"] = each.beside(*figures)
@@ -316,12 +319,16 @@ def run(bundle: Path, objects: int, seconds: float, overload: float) -> dict[str
                 return path, "image/png", image
 
             closed_loop(endpoint.url, 2, 3, listed)
-            began, others = time.perf_counter(), _others()
-            answers = closed_loop(endpoint.url, 2 * cores, seconds, listed)
-            took = time.perf_counter() - began
-            capacity, had = _good(answers) / took, cores - (_others() - others) / took
+            answers, costs, took, foreign = [], [after], 0.0, 0.0
+            for _ in range(TURNS):
+                began, others = time.perf_counter(), _others()
+                answers += closed_loop(endpoint.url, 2 * cores, seconds / TURNS, listed)
+                took += time.perf_counter() - began
+                foreign += _others() - others
+                costs.append(measured())
+            capacity, had = _good(answers) / took, cores - foreign / took
             full = quantiles(answers)
-            each = after.and_then(measured())
+            each = Cost.mean(costs)
             found["lists"] = {**each.beside(LIST * capacity, had), **full}
             print(found["lists"], flush=True)
             found["single"] = {}
