@@ -31,6 +31,15 @@ FAST = {
 }
 """Makes Ray notice a lost node within about 5 s, not 15, and leaves out what tests do not see."""
 
+_IDLE = """
+import ray, sys, time
+ray.init(log_to_driver=False, logging_level="ERROR")
+while not {ray.cluster_resources().get("CPU"), ray.available_resources().get("CPU")} == {
+    float(sys.argv[1])
+}:
+    time.sleep(0.2)
+"""
+
 
 @dataclass
 class Nodes:
@@ -112,6 +121,11 @@ class Nodes:
     def said(self, log: str = "driver") -> str:
         """Give what a command has printed."""
         return (self.folder / f"{log}.log").read_text(errors="replace")
+
+    def until_idle(self, cpus: int) -> None:
+        """Wait until Ray knows of so many CPUs and nothing has any of them."""
+        looking = self.python("-c", _IDLE, str(cpus), log="idle", RAY_ADDRESS=self.address)
+        assert finish(looking, 120) == 0, self.said("idle")
 
     def workers(self) -> dict[int, Machine]:
         """Give the processes of Ray Train's workers, each with the machine it runs on."""

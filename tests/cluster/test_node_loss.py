@@ -155,6 +155,7 @@ def test_with_fewer_workers_allowed_training_goes_on_without_the_lost_node(
     run = RunFolder(f"{bucket.uri}/elastic")
     for machine in nodes.nodes[1:]:
         machine.kill()
+    nodes.until_idle(2)  # else it may begin with one worker, as it may
     try:
         driver = nodes.run(
             *COMMAND, "--train.min-workers", "1", "--out", run.uri, **reach,
