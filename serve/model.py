@@ -6,9 +6,11 @@ A `Job` is what one request wants; jobs of several requests go through the netwo
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -136,8 +138,7 @@ class Model:
             rows = list(job.pixels)
         elif job.uris:
             # Sixteen wait for the store; one decodes: Ray gave this process one core.
-            contents = self._readers.map(self._content, job.uris)
-            pairs = zip(contents, job.uris, strict=True)
+            pairs = zip(self._contents(job.uris), job.uris, strict=True)
             rows = [self._row(content, Public(uri)) for content, uri in pairs]
         else:
             rows = [self._row(data, _SENT) for data in job.files]
@@ -202,6 +203,15 @@ class Model:
             else Fault(500, MODEL_FAULT, "the model gave no finite score for this image")
             for n, score in enumerate(result.scores)
         ]
+
+    def _contents(self, uris: Sequence[str]) -> Iterator[bytes | Fault]:
+        """Fetch objects in their order, never more than `READERS` ahead of who decodes them."""
+        later = iter(uris)
+        reading = deque(self._readers.submit(self._content, u) for u in islice(later, READERS))
+        while reading:
+            content = reading.popleft().result()
+            reading.extend(self._readers.submit(self._content, uri) for uri in islice(later, 1))
+            yield content
 
     def _content(self, uri: str) -> bytes | Fault:
         limit = self._limits.body_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from gan_ray.artifacts.bundle import load_bundle
-from serve.model import Case, Fault, Job, Model
+from serve.model import READERS, Case, Fault, Job, Model
 from tests.serve.conftest import png
 
 
@@ -67,3 +68,17 @@ def test_a_score_that_is_no_number_becomes_a_fault(bundle):
     (case,) = reply.cases
     assert isinstance(case, Fault)
     assert (case.status, case.code) == (500, "MODEL_FAULT")
+
+
+def test_objects_are_fetched_little_ahead_of_their_decoding(model, tmp_path):
+    paths = [tmp_path / f"{number:03}.png" for number in range(3 * READERS)]
+    for path in paths:
+        path.write_bytes(png(1))
+    contents = model._contents([str(path) for path in paths])
+    assert next(contents) == png(1)
+    time.sleep(0.3)  # time enough for all of them
+    paths[-1].unlink()
+    *others, last = contents
+    assert others == [png(1)] * (3 * READERS - 2)
+    assert isinstance(last, Fault)
+    assert last.code == "NO_OBJECT"
