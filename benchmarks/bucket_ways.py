@@ -10,24 +10,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from benchmarks.serving import film
+from benchmarks.serving import films
 from gan_ray.artifacts.bundle import load_bundle
 from gan_ray.cluster import connect
 from gan_ray.scoring.batch import score_prefix
 from gan_ray.scoring.scorer import Scorer
-from gan_ray.storage import open_store
 from gan_ray.storage.arrow import arrow_filesystem
-from tests.s3_server import access, make_bucket, serving
 
 BATCH = 128
 """Images of a shard, and of a block that an actor of the pipeline gets."""
@@ -87,15 +83,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
-    with (
-        TemporaryDirectory() as folder,
-        serving("127.0.0.1", Path(folder) / "server.log") as endpoint,
-    ):
-        os.environ.update(access(endpoint))
-        bucket = make_bucket(endpoint).uri
-        store = open_store(f"{bucket}/in")
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda n: store.put(f"{n:05}.png", film(n % 64)), range(options.objects)))
+    with TemporaryDirectory() as folder, films(options.objects, Path(folder)) as (bucket, *_):
         connect(num_cpus=options.workers + 2)
         for repeat in range(options.repeats):
             for way, score in list(WAYS.items())[:: 1 if repeat % 2 == 0 else -1]:
