@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Generator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from gan_ray.data.suffixes import IMAGE_SUFFIXES
 from gan_ray.errors import CheckFailed, ClusterError, ConfigError, GanRayError
 from gan_ray.names import are_shown, key_name, secret
 from gan_ray.scoring.calibration import calibration_warnings
-from gan_ray.scoring.ledger import Job, Plan, done, failures, read_rows, settle
+from gan_ray.scoring.ledger import Job, Plan, Planned, done, failures, read_rows, settle
 from gan_ray.scoring.pace import at_once
 from gan_ray.scoring.shards import SHOWN_ERRORS, Shard, ShardScorer
 from gan_ray.storage import open_store
@@ -188,13 +188,35 @@ class _Tally:
         }
 
 
+class _Tasks:
+    """The shards that are left. Each worker knows its next one, unless another is free sooner."""
+
+    def __init__(self, plan: Plan, finished: Container[int]) -> None:
+        self._waiting = plan.left(finished)
+        self._next: dict[int, tuple[int, list[Planned]]] = {}
+
+    def give(self, worker: int) -> tuple[int, list[Planned]] | None:
+        """Give a worker a shard, and set its next one aside; None when no shard is left."""
+        task = self._next.pop(worker, None) or next(self._waiting, None)
+        if task is None and self._next:
+            task = self._next.pop(min(self._next))
+        for following in islice(self._waiting, 1):
+            self._next[worker] = following
+        return task
+
+    def following(self, worker: int) -> Sequence[Planned]:
+        """Give the objects that a worker should begin with after those that it has."""
+        return self._next[worker][1] if worker in self._next else ()
+
+
 def _here(
     files: Mapping[str, bytes], plan: Plan, finished: Collection[int], sink: str, _workers: int
 ) -> Generator[Shard | None, None, None]:
     """Score the shards in this process, one after the other."""
     scorer = ShardScorer(files, plan.job, sink)
-    for shard, objects in plan.left(finished):
-        yield scorer.score(shard, objects)
+    tasks = _Tasks(plan, finished)
+    while task := tasks.give(0):
+        yield scorer.score(*task, tasks.following(0))
 
 
 def _over_actors(
@@ -220,10 +242,10 @@ def _over_actors(
     )
     shared = ray.put(dict(files))
     actors = [actor_class.remote(shared, plan.job, sink, secret()) for _ in range(count)]
-    waiting = plan.left(finished)
+    tasks = _Tasks(plan, finished)
     # An actor gets work once it has shown that it lives: the cluster may have no place for it yet.
-    busy: dict[Any, tuple[Any, int | None]] = {
-        actor.prepare.remote(): (actor, None) for actor in actors
+    busy: dict[Any, tuple[int, int | None]] = {
+        actor.prepare.remote(): (worker, None) for worker, actor in enumerate(actors)
     }
     try:
         while left:
@@ -231,10 +253,11 @@ def _over_actors(
             if not ready:
                 yield None
                 continue
-            actor, ended = busy.pop(ready[0])
+            worker, ended = busy.pop(ready[0])
             result = _result(ready[0], ended)
-            for shard, objects in islice(waiting, 1):
-                busy[actor.score.remote(shard, objects)] = (actor, shard)
+            if task := tasks.give(worker):
+                score = actors[worker].score
+                busy[score.remote(*task, tasks.following(worker))] = (worker, task[0])
             if result is not None:
                 left -= 1
                 yield result

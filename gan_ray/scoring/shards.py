@@ -27,6 +27,8 @@ SHOWN_ERRORS = 10
 _AT_ONCE = 32  # objects read, decoded and scored together, while as many are read ahead
 _THREADS = 16
 
+_Reading = list[tuple[Planned, "Future[bytes | str]"]]
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -52,20 +54,26 @@ class ShardScorer:
         self._source = open_store(job.source, private=True)
         self._sink = open_store(sink)
         self._threads = ThreadPoolExecutor(_THREADS)
+        self._begun: _Reading = []
 
     def prepare(self) -> None:
         """Load the model; says that the actor has a place on the cluster and works."""
         _ = self._model
 
-    def score(self, shard: int, objects: Sequence[Planned]) -> Shard:
+    def score(
+        self, shard: int, objects: Sequence[Planned], following: Sequence[Planned] = ()
+    ) -> Shard:
         """Score the objects of a shard and commit them.
+
+        Meanwhile the first of those `following` are read, which the next shard should begin with:
+        a worker need not wait for its store at the end of each shard.
 
         Raises:
             StorageError: source or sink cannot be used; nothing was committed.
         """
         bundle, scorer = self._model
         rows: list[dict[str, object]] = []
-        for group in self._read_ahead(objects, scorer.batch_size):
+        for group in self._read_ahead(objects, following, scorer.batch_size):
             readable = [
                 (one, one.key, content)
                 for one, content in group
@@ -92,18 +100,19 @@ class ShardScorer:
         return bundle, Scorer.from_bundle(bundle, batch_size=together)
 
     def _read_ahead(
-        self, objects: Sequence[Planned], some: int
+        self, objects: Sequence[Planned], following: Sequence[Planned], some: int
     ) -> Iterator[list[tuple[Planned, bytes | str]]]:
         """Give objects with their contents, some at a time, while the next ones are being read."""
-
-        def begin(at: int) -> list[tuple[Planned, Future[bytes | str]]]:
-            group = objects[at : at + some]
-            return [(one, self._threads.submit(self._read, one)) for one in group]
-
-        reading = begin(0)
+        reading, self._begun = self._begun, []
+        if [one for one, _ in reading] != list(objects[:some]):
+            reading = self._begin(objects[:some])
         for at in range(some, len(objects) + some, some):
-            current, reading = reading, begin(at)
+            current, reading = reading, self._begin(objects[at : at + some] or following[:some])
             yield [(one, content.result()) for one, content in current]
+        self._begun = reading
+
+    def _begin(self, objects: Sequence[Planned]) -> _Reading:
+        return [(one, self._threads.submit(self._read, one)) for one in objects]
 
     def _read(self, planned: Planned) -> bytes | str:
         if planned.key is None:
