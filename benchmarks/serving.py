@@ -43,7 +43,7 @@ from gan_ray.scoring.batch import score_prefix
 from gan_ray.scoring.scorer import Scorer
 from gan_ray.storage import open_store
 from serve.launch import launch
-from serve.settings import TOKEN_VARIABLE
+from serve.settings import TOKEN_VARIABLE, AppArgs
 from tests.s3_server import access, make_bucket, serving
 
 LIST = 32
@@ -51,8 +51,8 @@ LIST = 32
 SIDE = 256
 """Stored pixels of an image's side."""
 THREADS = 16
-TURNS = 6
-"""Times that lists and the parts of their cost are measured, one after the other."""
+TURNS = 3
+"""Times that the bucket, then lists, are measured in turns with the parts of their cost."""
 Answer = tuple[int, float, str]
 """Status, seconds and `Retry-After` of a request."""
 Request = Callable[[int], tuple[str, str, bytes]]
@@ -123,10 +123,10 @@ def scorer_of_bare(bundle: Path) -> float:
     return round(against_bare(Scorer.from_bundle(loaded, batch_size=LIST), pixels, turns=8)[1], 3)
 
 
-def bucket_rate(bundle: Path, source: str, sink: str, cores: int) -> tuple[float, float]:
-    """Give images a second of `score`, from the end of the first shards to the end of the last.
+def bucket_job(bundle: Path, source: str, sink: str, cores: int) -> tuple[int, float, float]:
+    """Score a bucket: give images, seconds, and those of a core that others took meanwhile.
 
-    Second come the cores that others left it.
+    They are counted from the end of the first shards to the end of the last.
     """
     seen: list[tuple[float, float, int]] = []
     score_prefix(
@@ -134,7 +134,7 @@ def bucket_rate(bundle: Path, source: str, sink: str, cores: int) -> tuple[float
         progress=lambda figures: seen.append((time.perf_counter(), _others(), figures["objects"])),
     )  # fmt: skip
     (first, before, done), (last, after, all_) = seen[2 * cores], seen[-1]
-    return (all_ - done) / (last - first), cores - (after - before) / (last - first)
+    return all_ - done, last - first, after - before
 
 
 class Client:
@@ -297,16 +297,21 @@ def run(bundle: Path, objects: int, seconds: float, overload: float) -> dict[str
             return cost(bundle, f"{uri}/in", keys[:512], server)
 
         found["scorer_of_bare"] = scorer_of_bare(bundle)
-        before = measured()
-        figures = bucket_rate(bundle, f"{uri}/in", f"{uri}/out", cores)
-        after = measured()
-        each = Cost.mean([before, after])
+        costs, jobs = [measured()], []
+        for turn in range(TURNS):
+            jobs.append(bucket_job(bundle, f"{uri}/in", f"{uri}/out-{turn}", cores))
+            costs.append(measured())
+        images, took, foreign = (sum(parts) for parts in zip(*jobs, strict=True))
+        each = Cost.mean(costs)
         found["cpu_ms"] = {part: round(1000 * value, 2) for part, value in vars(each).items()}
         found["allowed"] = round(each.allowed(cores), 1)
-        found["bucket"] = each.beside(*figures)
+        found["bucket"] = each.beside(images / took, cores - foreign / took)
         print(found, flush=True)
+        manifest = load_bundle(bundle).manifest
+        pace = AppArgs(bundles=(str(bundle),), replicas=cores).pace(manifest.passes_per_image)
+        clients = pace.room // LIST  # as many as are let in
         with launch([bundle], port=0, allow=[uri], replicas=cores) as endpoint:
-            path = f"/v2/models/{load_bundle(bundle).manifest.name}/score"
+            path = f"/v2/models/{manifest.name}/score"
 
             def listed(number: int) -> tuple[str, str, bytes]:
                 some = [keys[(LIST * number + k) % objects] for k in range(LIST)]
@@ -319,24 +324,24 @@ def run(bundle: Path, objects: int, seconds: float, overload: float) -> dict[str
                 return path, "image/png", image
 
             closed_loop(endpoint.url, 2, 3, listed)
-            answers, costs, took, foreign = [], [after], 0.0, 0.0
+            answers, costs, took, foreign = [], costs[-1:], 0.0, 0.0
             for _ in range(TURNS):
                 began, others = time.perf_counter(), _others()
-                answers += closed_loop(endpoint.url, 2 * cores, seconds / TURNS, listed)
+                answers += closed_loop(endpoint.url, clients, seconds / TURNS, listed)
                 took += time.perf_counter() - began
                 foreign += _others() - others
                 costs.append(measured())
             capacity, had = _good(answers) / took, cores - foreign / took
             full = quantiles(answers)
             each = Cost.mean(costs)
-            found["lists"] = {**each.beside(LIST * capacity, had), **full}
+            found["lists"] = {"clients": clients, **each.beside(LIST * capacity, had), **full}
             print(found["lists"], flush=True)
             found["single"] = {}
-            for clients in (1, 8, 32):
-                answers = closed_loop(endpoint.url, clients, seconds, single)
+            for alone in (1, 8, 32):
+                answers = closed_loop(endpoint.url, alone, seconds, single)
                 figures = {"rate": round(_good(answers) / seconds, 1), **quantiles(answers)}
-                found["single"][clients] = figures
-                print(clients, figures, flush=True)
+                found["single"][alone] = figures
+                print(alone, figures, flush=True)
             if overload:
                 memory: list[int] = []
                 with sampled(lambda: memory.append(round(_resident_mib())), overload / 6):
