@@ -22,7 +22,7 @@ from gan_ray.errors import DataError, StorageError
 from gan_ray.names import Public
 from gan_ray.scoring.pace import at_once
 from gan_ray.scoring.scorer import Scorer
-from gan_ray.storage import ObjectMissing, open_store, split_uri
+from gan_ray.storage import ObjectMissing, ObjectTooLarge, open_store, split_uri
 from serve.settings import Limits
 
 _SENT = Public("image")
@@ -214,18 +214,15 @@ class Model:
             yield content
 
     def _content(self, uri: str) -> bytes | Fault:
-        limit = self._limits.body_bytes
         try:
             place, key = split_uri(uri)
-            data = open_store(place).get_range(key, 0, limit + 1)
+            return open_store(place).get(key, most=self._limits.body_bytes)
         except ObjectMissing as error:
             return Fault(404, "NO_OBJECT", str(error))
+        except ObjectTooLarge as error:
+            return Fault(422, _UNUSABLE, str(error))
         except StorageError as error:
             return Fault(502, "UNREACHABLE_OBJECT", str(error))
-        if len(data) > limit:
-            told = f"{uri}: larger than the {limit} bytes that one object may have"
-            return Fault(422, _UNUSABLE, told)
-        return data
 
     def _row(self, content: bytes | Fault, name: str) -> np.ndarray | Fault:
         if isinstance(content, Fault):

@@ -24,6 +24,9 @@ from gan_ray.storage import ObjectUnusable, open_store
 SHOWN_ERRORS = 10
 """Of the objects that could not be scored, so many are told of beside the count."""
 
+MAX_BYTES = 2**28
+"""An object may have so many bytes: more than any image that the readers take."""
+
 _AT_ONCE = 32  # objects read, decoded and scored together, while as many are read ahead
 _THREADS = 16
 
@@ -118,7 +121,7 @@ class ShardScorer:
         if planned.key is None:
             return f"no object #{planned.id} in {self._source.uri}: it went away after the listing."
         try:
-            return self._source.get(planned.key, etag=planned.etag)
+            return self._source.get(planned.key, etag=planned.etag, most=MAX_BYTES)
         except ObjectUnusable as error:  # any other StorageError concerns the whole store
             return str(error)
 

@@ -13,7 +13,12 @@ from typing import BinaryIO
 
 from gan_ray.errors import StorageError
 from gan_ray.names import shown, why
-from gan_ray.storage.store import Entry, ObjectMissing, ObjectUnusable
+from gan_ray.storage.store import (
+    Entry,
+    ObjectMissing,
+    ObjectTooLarge,
+    ObjectUnusable,
+)
 from gan_ray.storage.uris import Location
 
 PARTIAL = ".partial-"
@@ -33,21 +38,18 @@ class LocalStore:
         self._root = Path(location.path)
         self._private = private
 
-    def get(self, key: str, *, etag: str = "") -> bytes:
+    def get(self, key: str, *, etag: str = "", most: int | None = None) -> bytes:
         """Give the content; see `Store.get`."""
         with self._reading(key) as file:
-            if etag and _etag(os.fstat(file.fileno())) != etag:
+            found = os.fstat(file.fileno())
+            if etag and _etag(found) != etag:
                 raise ObjectMissing(
                     f"{self._at(key)} changed after it was listed. Start a new job to read the new "
                     "content."
                 )
+            if most is not None and found.st_size > most:
+                raise ObjectTooLarge.of(self._at(key), found.st_size, most)
             return file.read()
-
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Give some of the bytes; see `Store.get_range`."""
-        with self._reading(key) as file:
-            file.seek(start)
-            return file.read(length)
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Write the content; see `Store.put`."""

@@ -19,7 +19,12 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from gan_ray.errors import StorageError
 from gan_ray.names import shown, why
 from gan_ray.storage.environment import environment, s3_endpoint, s3_region
-from gan_ray.storage.store import Entry, ObjectMissing, ObjectUnusable
+from gan_ray.storage.store import (
+    Entry,
+    ObjectMissing,
+    ObjectTooLarge,
+    ObjectUnusable,
+)
 from gan_ray.storage.uris import Location
 
 ATTEMPTS = 8
@@ -58,15 +63,24 @@ class S3Store:
         with _making:
             return _make_client(tuple(environment().items()), ATTEMPTS)
 
-    def get(self, key: str, *, etag: str = "") -> bytes:
+    def get(self, key: str, *, etag: str = "", most: int | None = None) -> bytes:
         """Give the content; see `Store.get`."""
-        return self._read(key, **({"IfMatch": f'"{etag}"'} if etag else {}))
-
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Give some of the bytes; see `Store.get_range`."""
-        if length == 0:
-            return b""
-        return self._read(key, Range=f"bytes={start}-{start + length - 1}")
+        condition = {"IfMatch": f'"{etag}"'} if etag else {}
+        with self._reported(key):
+            for attempt in range(ATTEMPTS):
+                answer = self._client.get_object(**self._target(key), **condition)
+                size = answer.get("ContentLength", 0)
+                if most is not None and size > most:
+                    answer["Body"].close()
+                    raise ObjectTooLarge.of(self._at(key), size, most)
+                try:
+                    content: bytes = answer["Body"].read()
+                    return content
+                except (HTTPClientError, IncompleteReadError):  # broke off: boto does not retry
+                    if attempt == ATTEMPTS - 1:
+                        raise
+                    time.sleep(0.05 * 2**attempt)
+        raise AssertionError("unreachable")
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:
         """Write the content; see `Store.put`."""
@@ -138,24 +152,6 @@ class S3Store:
                 "Rename the object."
             )
         return {"Bucket": self._location.bucket, "Key": self._base + key}
-
-    def _read(self, key: str, **options: str) -> bytes:
-        with self._reported(key):
-            for attempt in range(ATTEMPTS):
-                try:
-                    answer = self._client.get_object(**self._target(key), **options)
-                except ClientError as error:
-                    if _code(error) == "InvalidRange":  # beyond the end
-                        return b""
-                    raise
-                try:
-                    content: bytes = answer["Body"].read()
-                    return content
-                except (HTTPClientError, IncompleteReadError):  # broke off: boto does not retry
-                    if attempt == ATTEMPTS - 1:
-                        raise
-                    time.sleep(0.05 * 2**attempt)
-        raise AssertionError("unreachable")
 
     @contextmanager
     def _reported(self, key: str) -> Iterator[None]:

@@ -19,6 +19,15 @@ class ObjectMissing(ObjectUnusable):
     """The store has no such object, or not the one that was listed."""
 
 
+class ObjectTooLarge(ObjectUnusable):
+    """It has more bytes than its reader takes; none of them was read."""
+
+    @classmethod
+    def of(cls, where: str, size: int, most: int) -> ObjectTooLarge:
+        """Say so of the object at `where`."""
+        return cls(f"{where} has {size:,} bytes, but {most:,} are allowed: give a smaller file.")
+
+
 @dataclass(frozen=True)
 class Entry:
     """One object of a listing."""
@@ -42,15 +51,12 @@ class Store(Protocol):
     uri: str
     """Canonical address, without a trailing slash."""
 
-    def get(self, key: str, *, etag: str = "") -> bytes:
+    def get(self, key: str, *, etag: str = "", most: int | None = None) -> bytes:
         """Give the content; with `etag`, only if it still is the one that was listed.
 
-        Raises ObjectMissing (a StorageError) when there is no such object, or another one by now.
+        Raises ObjectMissing when there is no such object, or another one by now; ObjectTooLarge
+        when it has more than `most` bytes (both are StorageErrors).
         """
-        ...
-
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Give the bytes [start, start + length) as far as they exist; b"" beyond the end."""
         ...
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> bool:

@@ -18,7 +18,7 @@ from gan_ray.errors import ClusterError, ConfigError, DataError, StorageError
 from gan_ray.scoring import ledger
 from gan_ray.scoring.batch import IMAGE_SUFFIXES, read_rows, score_prefix
 from gan_ray.scoring.scorer import Scorer
-from gan_ray.scoring.shards import ShardScorer
+from gan_ray.scoring.shards import MAX_BYTES, ShardScorer
 from gan_ray.storage import open_store
 from tests.artifacts.conftest import make_bundle
 
@@ -157,16 +157,19 @@ def test_a_bad_file_is_a_row_with_the_reason(bundle: Path, tmp_path: Path):
     (folder / "c-link.png").symlink_to(tmp_path / "secret.png")
     (folder / "d-gone.png").write_bytes(png(1))
     (folder / "e-changed.png").write_bytes(png(1))
+    with open(folder / "f-huge.png", "wb") as file:
+        file.truncate(MAX_BYTES + 1)
     plan = settled(job_of(bundle, folder), tmp_path / "out")
     (folder / "d-gone.png").unlink()
     (folder / "e-changed.png").write_bytes(png(0)[:-1])
-    assert score_here(bundle, plan, tmp_path / "out") == [(0, 4), (3, 1)]
+    assert score_here(bundle, plan, tmp_path / "out") == [(0, 4), (2, 2), (1, 0)]
     rows = read_rows(str(tmp_path / "out")).to_pylist()
     reasons = ["a-half.png", "is empty", "leads out of", "no object", "changed after it was listed"]
-    for row, reason in zip(rows[:5], reasons, strict=True):
+    reasons.append("268,435,457 bytes, but 268,435,456 are allowed")
+    for row, reason in zip(rows[:6], reasons, strict=True):
         assert reason in row["error"]
         assert (row["score"], row["p_value"], row["abnormal"]) == (None, None, None)
-    assert [row["error"] for row in rows[5:]] == [None] * 3
+    assert [row["error"] for row in rows[6:]] == [None] * 3
 
 
 def test_a_store_that_fails_stops_the_job_and_commits_nothing(

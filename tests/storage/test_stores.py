@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gan_ray.errors import StorageError
-from gan_ray.storage import ObjectMissing, Store, open_store
+from gan_ray.storage import ObjectMissing, ObjectTooLarge, Store, open_store
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -30,7 +30,6 @@ def test_what_was_put_is_got(store: Store):
 def test_a_missing_object_is_named_with_its_store(store: Store):
     for call in (
         lambda: store.get("no"),
-        lambda: store.get_range("no", 0, 1),
         lambda: store.download("no", Path("never-written")),
     ):
         with pytest.raises(ObjectMissing, match=f"no object 'no' in {store.uri}"):
@@ -40,12 +39,12 @@ def test_a_missing_object_is_named_with_its_store(store: Store):
     store.delete("no")
 
 
-def test_ranges_are_cut_at_the_end(store: Store):
+def test_an_object_larger_than_its_reader_takes_is_not_read(store: Store):
     store.put("a", b"0123456789")
-    store.put("empty", b"")
-    ranges = {(2, 3): b"234", (8, 10): b"89", (10, 5): b"", (99, 1): b"", (0, 0): b""}
-    assert {at: store.get_range("a", *at) for at in ranges} == ranges
-    assert store.get_range("empty", 0, 5) == b""
+    assert store.get("a", most=10) == b"0123456789"
+    with pytest.raises(ObjectTooLarge, match=r"'a' in .* has 10 bytes, but 9 are allowed"):
+        store.get("a", most=9)
+    assert store.get("a") == b"0123456789"
 
 
 def test_the_first_conditional_put_wins(store: Store):
