@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from pathlib import Path
 from collections.abc import Iterator
 
 import numpy as np
@@ -71,14 +72,15 @@ def test_a_score_that_is_no_number_becomes_a_fault(bundle):
 
 
 def test_objects_are_fetched_little_ahead_of_their_decoding(model, tmp_path):
-    paths = [tmp_path / f"{number:03}.png" for number in range(3 * READERS)]
+    paths = [str(tmp_path / f"{number:03}.png") for number in range(3 * READERS)]
     for path in paths:
-        path.write_bytes(png(1))
-    contents = model._contents([str(path) for path in paths])
-    assert next(contents) == png(1)
+        Path(path).write_bytes(png(1))
+    fetched = model._fetched(paths)
+    assert next(fetched) == [(path, png(1)) for path in paths[:READERS]]
     time.sleep(0.3)  # time enough for all of them
-    paths[-1].unlink()
-    *others, last = contents
-    assert others == [png(1)] * (3 * READERS - 2)
-    assert isinstance(last, Fault)
-    assert last.code == "NO_OBJECT"
+    Path(paths[-1]).unlink()
+    *others, (missing, content) = [one for some in fetched for one in some]
+    assert others == [(path, png(1)) for path in paths[READERS:-1]]
+    assert missing == paths[-1]
+    assert isinstance(content, Fault)
+    assert content.code == "NO_OBJECT"
