@@ -25,7 +25,7 @@ SHOWN_ERRORS = 10
 """Of the objects that could not be scored, so many are told of beside the count."""
 
 MAX_BYTES = 2**28
-"""An object may have so many bytes: more than any image that the readers take."""
+"""An object may have so many bytes: three channels of 16 bits at `MAX_PIXELS`, uncompressed."""
 
 _AT_ONCE = 32  # objects read, decoded and scored together, while as many are read ahead
 _THREADS = 16
