@@ -13,12 +13,7 @@ from typing import BinaryIO
 
 from gan_ray.errors import StorageError
 from gan_ray.names import shown, why
-from gan_ray.storage.store import (
-    Entry,
-    ObjectMissing,
-    ObjectTooLarge,
-    ObjectUnusable,
-)
+from gan_ray.storage.store import Entry, ObjectMissing, ObjectTooLarge, ObjectUnusable
 from gan_ray.storage.uris import Location
 
 PARTIAL = ".partial-"

@@ -19,12 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from gan_ray.errors import StorageError
 from gan_ray.names import shown, why
 from gan_ray.storage.environment import environment, s3_endpoint, s3_region
-from gan_ray.storage.store import (
-    Entry,
-    ObjectMissing,
-    ObjectTooLarge,
-    ObjectUnusable,
-)
+from gan_ray.storage.store import Entry, ObjectMissing, ObjectTooLarge, ObjectUnusable
 from gan_ray.storage.uris import Location
 
 ATTEMPTS = 8

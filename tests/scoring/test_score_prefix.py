@@ -64,10 +64,14 @@ def settled(job: ledger.Job, sink: Path | str) -> ledger.Plan:
     return ledger.settle(open_store(job.source, private=True), open_store(str(sink)), job)
 
 
+def scorer_of(bundle: Path, plan: ledger.Plan, sink: Path | str) -> ShardScorer:
+    manifest, contents = read_verified(bundle)
+    return ShardScorer({**contents, MANIFEST: manifest.to_json()}, plan.job, str(sink))
+
+
 def score_here(bundle: Path, plan: ledger.Plan, sink: Path | str) -> list[tuple[int, int]]:
     """Do what the actors do, in this process."""
-    manifest, contents = read_verified(bundle)
-    scorer = ShardScorer({**contents, MANIFEST: manifest.to_json()}, plan.job, str(sink))
+    scorer = scorer_of(bundle, plan, sink)
     ended = [scorer.score(shard, objects) for shard, objects in plan.left()]
     return [(shard.scored, shard.failed) for shard in ended]
 
@@ -164,8 +168,10 @@ def test_a_bad_file_is_a_row_with_the_reason(bundle: Path, tmp_path: Path):
     (folder / "e-changed.png").write_bytes(png(0)[:-1])
     assert score_here(bundle, plan, tmp_path / "out") == [(0, 4), (2, 2), (1, 0)]
     rows = read_rows(str(tmp_path / "out")).to_pylist()
-    reasons = ["a-half.png", "is empty", "leads out of", "no object", "changed after it was listed"]
-    reasons.append("268,435,457 bytes, but 268,435,456 are allowed")
+    reasons = [
+        *("a-half.png", "is empty", "leads out of", "no object", "changed after it was listed"),
+        "268,435,457 bytes, but 268,435,456 are allowed",
+    ]
     for row, reason in zip(rows[:6], reasons, strict=True):
         assert reason in row["error"]
         assert (row["score"], row["p_value"], row["abnormal"]) == (None, None, None)

@@ -6,14 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from gan_ray.artifacts.bundle import read_verified
-from gan_ray.artifacts.manifest import MANIFEST
 from gan_ray.scoring import ledger
 from gan_ray.scoring.batch import _Tasks
-from gan_ray.scoring.shards import ShardScorer
 from gan_ray.storage.local import LocalStore
 from tests.artifacts.conftest import make_bundle
-from tests.scoring.test_score_prefix import fill, job_of, settled
+from tests.scoring.test_score_prefix import fill, job_of, scorer_of, settled
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +37,6 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
     monkeypatch.setattr(LocalStore, "get", count)
     return counted
-
-
-def scorer_of(bundle: Path, plan: ledger.Plan, sink: Path) -> ShardScorer:
-    manifest, contents = read_verified(bundle)
-    return ShardScorer({**contents, MANIFEST: manifest.to_json()}, plan.job, str(sink))
 
 
 def test_the_next_shard_is_read_before_it_is_asked_for_and_only_once(
@@ -76,10 +68,9 @@ def test_another_shard_than_the_one_that_was_read_ahead_is_scored_as_itself(
 
 
 def test_a_free_worker_takes_the_shard_that_was_set_aside_for_a_slow_one(plan: ledger.Plan):
-    shards = [shard for shard, _ in plan.left()]
-    assert shards == [0, 1, 2, 3]
-    tasks = _Tasks(plan, finished={1})
     cut = dict(plan.left())
+    assert list(cut) == [0, 1, 2, 3]
+    tasks = _Tasks(plan, finished={1})
     assert tasks.give(0) == (0, cut[0])
     assert tasks.following(0) == cut[2]
     assert tasks.give(1) == (3, cut[3])
